@@ -1,0 +1,152 @@
+// Package storage keeps bytes in order and gives them back, durable. It knows
+// queues, positions, deadlines and small keyed state; it does not know what a
+// device, a route or a secret is.
+//
+// The few types are DB (one folder, one journal, one lock), Queue (records in
+// order, each settled once), Map (small keyed state held in memory) and Record
+// (what is appended). One rule carries all of them: **every change is a record in
+// the journal, and is acknowledged after the one flush that made its group
+// durable.** Appends, settlements, parkings, the ledger and Map changes that come
+// together are one frame and one flush, so they become true together or not at
+// all.
+//
+// Callers hand over and are called back: Append returns as soon as the record
+// waits for the next commit, and done runs, in order, once it is on disk. A done
+// must not block and must not call back into the DB's blocking methods: all who
+// wait are called by the one goroutine that commits.
+//
+// After a failed flush the DB is broken for good: the kernel may have dropped the
+// pages that it could not write and a second flush would lie. Everything then
+// fails with ErrBroken until the folder is opened again.
+package storage
+
+import (
+	"errors"
+	"time"
+)
+
+// Errors when opening.
+var (
+	ErrLocked  = errors.New("store is in use by another process")
+	ErrForeign = errors.New("folder is not a holdfast store")
+	ErrDamaged = errors.New("store is damaged")
+	ErrVersion = errors.New("store was written by a newer version")
+)
+
+// Errors when changing something.
+var (
+	ErrFull   = errors.New("store is full")                  // nothing was kept; try again when something has drained
+	ErrClosed = errors.New("store is closed")                // nothing was kept
+	ErrBroken = errors.New("store can no longer be written") // nothing of this group was acknowledged; open it again
+	ErrTooBig = errors.New("record is too big")              // it will never fit
+)
+
+// MaxRecord is the most a record may take, all told.
+const MaxRecord = 512 << 10 // bytes
+
+// Position is where a record stands in one queue: dense, from 1. Zero is before
+// the first.
+type Position uint64
+
+// Record is what is appended: one body, kept once, for one or several queues.
+type Record struct {
+	Sender string // whose custody it comes from; the ledger has a row for each sender and queue
+	Stamp  Stamp  // when it arrived
+	Body   []byte // not changed after Append
+	To     []Dest // at least one, unless the record is only its Changes
+	With   []Change
+}
+
+// Dest is one queue that a record is for.
+type Dest struct {
+	Queue string        // its name; opened if it is new
+	TTL   time.Duration // 0: for ever
+	Note  []byte        // of this copy alone; at most 255 bytes
+}
+
+// Change is one change of a Map, true exactly when its record is kept.
+type Change struct {
+	Map, Key string
+	Value    []byte // nil removes the key
+}
+
+// Item is a record as one queue has it.
+type Item struct {
+	Position Position
+	Sender   string
+	Stamp    Stamp
+	TTL      time.Duration
+	Note     []byte
+	Body     []byte
+}
+
+// Outcome is how a record left a queue.
+type Outcome uint8
+
+const (
+	Delivered Outcome = iota + 1 // the next custodian has it
+	Expired                      // its time to live was over
+	Evicted                      // made way for newer ones, by rule
+	Discarded                    // by somebody's explicit decision
+	Damaged                      // the disk gave it back broken
+)
+
+// Row is one line of the ledger: what became of the records of one sender in one
+// queue, since the store was made. It always adds up:
+//
+//	Accepted = Delivered + Expired + Evicted + Discarded + Damaged + Parked + Pending
+//
+// The last two are states, the others are ends. Unrouted counts messages that no
+// queue wanted; they have a row with Queue "" of their own.
+type Row struct {
+	Sender, Queue                                   string
+	Accepted                                        uint64
+	Delivered, Expired, Evicted, Discarded, Damaged uint64
+	Parked, Pending                                 uint64
+	Unrouted                                        uint64
+}
+
+// Balance is zero for a row that adds up.
+func (r Row) Balance() int64 {
+	return int64(r.Accepted) - int64(r.Delivered+r.Expired+r.Evicted+r.Discarded+r.Damaged+r.Parked+r.Pending)
+}
+
+// Options of a DB. The zero value works.
+type Options struct {
+	Clock        Clock         // SystemClock if nil
+	SegmentBytes int           // size of a journal segment: 16 MiB if zero, at least 1 MiB
+	MaxBytes     int64         // most that the journal may take on disk: 1 GiB if zero
+	Linger       time.Duration // longest wait for company before a commit: 1 ms if zero, none if negative
+}
+
+// Stats are a DB's figures.
+type Stats struct {
+	Commits  uint64 // frames written, each one flush
+	Records  uint64 // records in them
+	Bytes    uint64 // bytes written
+	Disk     int64  // bytes that the journal takes
+	MaxBytes int64
+	Segments int
+	Damage   []Damage // found when the store was opened
+}
+
+// Damage is a part of the journal that could not be read when the store was
+// opened. Its bytes were copied to the quarantine folder.
+type Damage struct {
+	File    string // segment
+	Offset  int64
+	Bytes   int64
+	Records uint64 // sequences that are missing
+	Kept    string // the copy
+}
+
+// QueueStats are a Queue's figures.
+type QueueStats struct {
+	Name       string
+	Pending    uint64   // records to be read
+	Parked     uint64   // records that wait for a decision
+	Bytes      uint64   // of bodies, pending and parked
+	Checkpoint Position // everything up to here is settled
+	Last       Position // newest
+	Oldest     Stamp    // arrival of the oldest pending record; zero if there is none
+}
