@@ -1,0 +1,2 @@
+// Package iothub is the upstream to Azure IoT Hub.
+package iothub

@@ -1,0 +1,2 @@
+// Package mqtt is the bridge for downstream devices: an embedded MQTT broker.
+package mqtt
