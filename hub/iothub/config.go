@@ -21,6 +21,6 @@ type Config struct {
 	ConnectionsPerSecond float64      `toml:"connections_per_second"` // opened at most: 20 if zero
 	AckTimeout           hub.Duration `toml:"ack_timeout"`            // silence after which a connection is given up: 30s if zero
 	ParkRetry            hub.Duration `toml:"park_retry"`             // when a refused device is tried again: 10m if zero
-	Priority             int          `toml:"priority"`               // of telemetry, 0 (first) to 9: 5 if zero
+	Priority             *int         `toml:"priority"`               // of telemetry, 0 (first) to 9; 5 if not given
 	TTL                  hub.Duration `toml:"ttl"`                    // how long telemetry may wait; for ever if zero
 }

@@ -15,6 +15,6 @@ type Config struct {
 // ordinary clients also go up.
 type ForwardConfig struct {
 	Filter   string       `toml:"filter"`   // an MQTT topic filter, e.g. "plant/#"
-	Priority int          `toml:"priority"` // 0 (first) to 9; 5 is that of telemetry
+	Priority *int         `toml:"priority"` // 0 (first) to 9; 5 if not given, as telemetry
 	TTL      hub.Duration `toml:"ttl"`      // how long it may wait; for ever if zero
 }
