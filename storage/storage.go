@@ -22,6 +22,7 @@ package storage
 
 import (
 	"errors"
+	"log/slog"
 	"time"
 )
 
@@ -116,6 +117,7 @@ type Options struct {
 	Clock        Clock         // SystemClock if nil
 	SegmentBytes int           // size of a journal segment: 16 MiB if zero, at least 1 MiB
 	MaxBytes     int64         // most that the journal may take on disk: 1 GiB if zero
+	Log          *slog.Logger  // damage and faults; nothing if nil
 	Linger       time.Duration // longest wait for company before a commit: 1 ms if zero, none if negative
 }
 
@@ -137,6 +139,7 @@ type Damage struct {
 	Offset  int64
 	Bytes   int64
 	Records uint64 // sequences that are missing
+	Torn    bool   // the newest frame: usually cut by a power cut, and then never acknowledged
 	Kept    string // the copy
 }
 

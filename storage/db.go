@@ -1,0 +1,245 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"holdfast.dev/holdfast/storage/journal"
+)
+
+// DB is one folder with one journal. All methods may be called by any goroutine.
+//
+//	{folder}/LOCK          held while it is open; the process id is in it
+//	{folder}/STORE         what this is, its version and id; a copy is in journal/
+//	{folder}/journal/      see package journal
+//	{folder}/quarantine/   copies of what could not be read
+type DB struct {
+	dir  string
+	o    Options
+	log  *slog.Logger
+	lock *os.File
+	j    *journal.Journal
+
+	// Of the committer alone.
+	body, scratch []byte
+	usual         time.Duration // what a commit takes
+	lastGroup     int           // appends in the last one
+	pictured      []uint32      // segments that begin with a whole picture
+
+	room  *semaphore.Weighted // bytes that may wait
+	now   chan struct{}       // somebody waits
+	soon  chan struct{}       // somebody will, if nobody comes
+	quit  chan struct{}
+	ended chan struct{}
+	full  atomic.Bool
+	once  sync.Once
+
+	lineMu   sync.Mutex
+	line     []*request
+	lineLazy int
+	lineErr  error // why nothing more is taken
+
+	mu       sync.Mutex // guards all below, and the queues
+	byName   map[string]*Queue
+	byID     map[uint32]*Queue
+	names    []string // of senders, by number
+	numbers  map[string]uint32
+	ledger   map[rowKey]*Row
+	maps     map[string]map[string][]byte
+	mapBytes int
+	live     map[uint32]int // records by segment that have not ended
+	stats    Stats
+}
+
+// Open opens the store in dir, or makes one where dir is empty or missing. A
+// folder with anything else in it is refused (ErrForeign), as is one that another
+// process holds (ErrLocked). A store that cannot be read at all is ErrDamaged and
+// is left as it is; one that is damaged in parts is opened without them, and Stats
+// says which.
+func Open(dir string, o Options) (*DB, error) {
+	if o.Clock == nil {
+		o.Clock = SystemClock()
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.SegmentBytes == 0 {
+		o.SegmentBytes = 16 << 20
+	}
+	o.SegmentBytes = max(o.SegmentBytes, 1<<20) / journal.Page * journal.Page
+	if o.MaxBytes == 0 {
+		o.MaxBytes = 1 << 30
+	}
+	o.MaxBytes = max(o.MaxBytes, 4*int64(o.SegmentBytes))
+	if o.Linger == 0 {
+		o.Linger = time.Millisecond
+	}
+	db := &DB{
+		dir: dir, o: o, log: o.Log.With("store", dir),
+		room: semaphore.NewWeighted(int64(o.SegmentBytes / 2)),
+		now:  make(chan struct{}, 1), soon: make(chan struct{}, 1),
+		quit: make(chan struct{}), ended: make(chan struct{}),
+		byName: map[string]*Queue{}, byID: map[uint32]*Queue{}, numbers: map[string]uint32{},
+		ledger: map[rowKey]*Row{}, maps: map[string]map[string][]byte{}, live: map[uint32]int{},
+	}
+	if err := db.open(); err != nil {
+		return nil, fmt.Errorf("open store %s: %w", dir, errors.Join(err, db.unlock()))
+	}
+	go db.commitLoop()
+	return db, nil
+}
+
+func (db *DB) open() error {
+	m, err := db.claim()
+	if err != nil {
+		return err
+	}
+	r := replay{db: db}
+	damaged := func(d journal.Damage) error {
+		r.damaged = r.damaged || !d.Tail
+		return db.quarantine(d)
+	}
+	used := db.wasUsed()
+	if m.whole && !used.segments {
+		return fmt.Errorf("%w: the journal is empty though the store was in use; nothing was changed. "+
+			"Bring the files of %s back, or remove STORE to begin anew", ErrDamaged, filepath.Join(db.dir, "journal"))
+	}
+	db.j, err = journal.Open(filepath.Join(db.dir, "journal"),
+		journal.Options{StoreID: m.id, SegmentBytes: db.o.SegmentBytes, MaxBytes: db.o.MaxBytes}, r.frame, damaged)
+	if err != nil {
+		return err
+	}
+	err = db.replayed(&r, used)
+	if err == nil {
+		err = m.mend()
+	}
+	if err != nil {
+		return errors.Join(err, db.j.Close())
+	}
+	return nil
+}
+
+// replayed checks what replay has found and writes a picture where the newest
+// segment has none.
+func (db *DB) replayed(r *replay, u usage) error {
+	if r.frames == 0 && u.content {
+		return fmt.Errorf("%w: nothing in the journal can be read; nothing was changed. "+
+			"Copy the folder away to have it looked at, and start with an empty one", ErrDamaged)
+	}
+	if r.damaged {
+		db.mu.Lock()
+		db.settleAccounts()
+		db.mu.Unlock()
+	}
+	n := len(db.pictured)
+	if n > 0 && db.pictured[n-1] == db.j.Newest() {
+		return db.reclaim()
+	}
+	if err := db.rotate(); err != nil {
+		if errors.Is(err, journal.ErrNoSpace) && n > 0 {
+			db.full.Store(true)
+			return nil // it can still be drained into the reserve
+		}
+		return err
+	}
+	return db.reclaim()
+}
+
+// Queue gives the queue of that name. A new one costs nothing on disk until
+// something is in it.
+func (db *DB) Queue(name string) *Queue {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.queue(name)
+}
+
+// Queues gives all queues.
+func (db *DB) Queues() []*Queue {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	qs := make([]*Queue, 0, len(db.byID))
+	for _, q := range db.byName {
+		qs = append(qs, q)
+	}
+	return qs
+}
+
+// queue is Queue with db.mu held.
+func (db *DB) queue(name string) *Queue {
+	if q := db.byName[name]; q != nil {
+		return q
+	}
+	id := uint32(len(db.byID))
+	for db.byID[id] != nil {
+		id++
+	}
+	return db.newQueue(id, name)
+}
+
+func (db *DB) newQueue(id uint32, name string) *Queue {
+	q := &Queue{db: db, id: id, name: name, base: 1, origin: 1, senders: map[uint32]string{}, changed: make(chan struct{})}
+	db.byID[id], db.byName[name] = q, q
+	return q
+}
+
+// number gives a sender's number. Called with db.mu held.
+func (db *DB) number(sender string) uint32 {
+	n, ok := db.numbers[sender]
+	if !ok {
+		n = uint32(len(db.names))
+		db.names = append(db.names, sender)
+		db.numbers[sender] = n
+	}
+	return n
+}
+
+// Stats gives the figures of the whole store.
+func (db *DB) Stats() Stats {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	s := db.stats
+	s.Segments, s.Disk = db.j.Segments()
+	s.MaxBytes = db.o.MaxBytes
+	return s
+}
+
+// Failed gives a channel that is closed when the store can no longer be written.
+func (db *DB) Failed() <-chan struct{} { return db.ended }
+
+// Close commits what waits and closes the store. What comes later is answered
+// with ErrClosed.
+func (db *DB) Close() error {
+	var err error
+	db.once.Do(func() {
+		close(db.quit)
+		<-db.ended
+		err = errors.Join(db.j.Close(), db.unlock())
+	})
+	return err
+}
+
+// Err says why Failed's channel was closed; nil before.
+func (db *DB) Err() error {
+	db.lineMu.Lock()
+	defer db.lineMu.Unlock()
+	return db.lineErr
+}
+
+// stop refuses everything from now on.
+func (db *DB) stop(err error) {
+	db.lineMu.Lock()
+	line := db.line
+	db.line, db.lineErr = nil, err
+	db.lineMu.Unlock()
+	for _, r := range line {
+		r.finish(err)
+	}
+}

@@ -1,0 +1,199 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+)
+
+// Frame is one frame as Open finds it.
+type Frame struct {
+	First uint64 // sequence of its first record
+	N     int    // records
+	Body  []byte // good during the call only
+	Loc   Loc    // of the body's first byte
+	Head  bool   // the first frame of its segment
+	Gap   uint64 // sequences that are missing just before it
+}
+
+// Damage is a stretch of a segment that holds no frame though one was expected.
+type Damage struct {
+	File   string // path of the segment
+	Offset int64
+	Bytes  int64
+	Gap    uint64 // sequences missing; zero for a tail, where nobody can know
+	Tail   bool   // the newest frame: usually torn by a power cut, and then never acknowledged
+}
+
+// Open opens the journal in dir, which must exist, flushes what it finds and hands
+// every frame to each, in order. What cannot be read is handed to damaged; then
+// the next readable frame follows with its Gap. No byte of a segment is changed.
+//
+// The flush comes first: after a kill the page cache may show a frame that is not
+// on disk, and a power cut would take it back after its positions were used.
+func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) error) (*Journal, error) {
+	j := &Journal{dir: dir, o: o, next: 1}
+	if err := j.spare.adopt(dir, o.SegmentBytes); err != nil {
+		return nil, err
+	}
+	if err := j.openSegments(); err != nil {
+		return nil, errors.Join(err, j.Close())
+	}
+	r := replayer{j: j, each: each, damaged: damaged}
+	for i, s := range j.segments {
+		if err := r.segment(s, i == len(j.segments)-1); err != nil {
+			return nil, errors.Join(err, j.Close())
+		}
+	}
+	if len(j.segments) == 0 || r.torn {
+		// Pages behind a torn frame hold nobody knows what: begin on a fresh segment.
+		if err := j.Rotate(); err != nil {
+			return nil, errors.Join(err, j.Close())
+		}
+	}
+	j.spare.prepare(j)
+	return j, nil
+}
+
+func (j *Journal) openSegments() error {
+	names, err := os.ReadDir(j.dir)
+	if err != nil {
+		return fmt.Errorf("list journal: %w", err)
+	}
+	for _, n := range names {
+		first, err := strconv.ParseUint(n.Name(), 16, 64)
+		if err != nil || len(n.Name()) != 16 {
+			continue
+		}
+		f, err := os.OpenFile(filepath.Join(j.dir, n.Name()), os.O_RDWR, 0)
+		if err != nil {
+			return fmt.Errorf("open segment: %w", err)
+		}
+		j.segments = append(j.segments, &segment{first: first, file: f})
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			return fmt.Errorf("flush %s: %w", f.Name(), err)
+		}
+	}
+	slices.SortFunc(j.segments, func(a, b *segment) int {
+		if a.first < b.first {
+			return -1
+		}
+		return 1
+	})
+	for i, s := range j.segments {
+		s.id = uint32(i)
+	}
+	return syncDir(j.dir)
+}
+
+// replayer walks the segments in order.
+type replayer struct {
+	j       *Journal
+	each    func(Frame) error
+	damaged func(Damage) error
+	buf     []byte
+	before  *segment // the one before
+	torn    bool     // the newest segment ends in a broken frame
+}
+
+// segment hands over the frames of s. A frame counts if it is whole, of this
+// store, and continues the sequence; a later sequence means that something is
+// missing; an earlier one is stale, from the segment's former life.
+func (r *replayer) segment(s *segment, newest bool) error {
+	if r.buf == nil {
+		r.buf = make([]byte, r.j.o.SegmentBytes)
+	}
+	n, err := s.file.ReadAt(r.buf, 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return fmt.Errorf("read %s: %w", s.file.Name(), err)
+	}
+	gap, err := r.begin(s)
+	if err != nil {
+		return err
+	}
+	data, head := r.buf[:n], true
+	for off := 0; off+Page <= len(data); {
+		h, body, ok := r.frame(data[off:])
+		if !ok || h.first != r.j.next {
+			skip, first, found := r.resync(data[off:])
+			if !found {
+				return r.tail(s, data, off, newest)
+			}
+			gap += first - r.j.next
+			if err := r.report(s, off, skip, first-r.j.next, false); err != nil {
+				return err
+			}
+			r.j.next, off = first, off+skip
+			continue
+		}
+		f := Frame{First: h.first, N: int(h.n), Body: body, Loc: Loc{s.id, uint32(off + headerSize)}, Head: head, Gap: gap}
+		if err := r.each(f); err != nil {
+			return fmt.Errorf("%s at %d: %w", s.file.Name(), off, err)
+		}
+		head, gap = false, 0
+		off += frameSize(len(body))
+		s.end = off
+		r.j.next += uint64(h.n)
+	}
+	return nil
+}
+
+// begin compares the name of s with the sequence that the segment before ended
+// with, and gives what is missing between them.
+func (r *replayer) begin(s *segment) (gap uint64, err error) {
+	before := r.before
+	r.before = s
+	if before == nil {
+		r.j.next = s.first
+		return 0, nil
+	}
+	if s.first > r.j.next {
+		gap = s.first - r.j.next
+		err = r.report(before, before.end, r.j.o.SegmentBytes-before.end, gap, false)
+		r.j.next = s.first
+	}
+	return gap, err
+}
+
+// tail decides what it is that follows the last whole frame of a segment. Behind
+// an older segment it is no matter: the next one's name says whether anything is
+// missing.
+func (r *replayer) tail(s *segment, data []byte, off int, newest bool) error {
+	h, ok := parseHeader(data[off:])
+	if !newest || !ok || h.first != r.j.next || h.store != r.j.o.StoreID {
+		return nil // zeros, or stale: the regular end
+	}
+	r.torn = true
+	return r.report(s, off, min(frameSize(int(h.length)), len(data)-off), 0, true)
+}
+
+func (r *replayer) report(s *segment, off, n int, gap uint64, tail bool) error {
+	return r.damaged(Damage{File: s.file.Name(), Offset: int64(off), Bytes: int64(n), Gap: gap, Tail: tail})
+}
+
+// frame reads the frame at the beginning of b; ok is false if it is not whole or
+// not of this store.
+func (r *replayer) frame(b []byte) (h header, body []byte, ok bool) {
+	h, ok = parseHeader(b)
+	if !ok || h.store != r.j.o.StoreID || uint64(h.length)+headerSize > uint64(len(b)) {
+		return h, nil, false
+	}
+	body = b[headerSize : headerSize+h.length]
+	return h, body, h.n > 0 && checksum(b, body) == h.crc
+}
+
+// resync looks for the next whole frame with a later sequence than expected.
+func (r *replayer) resync(b []byte) (skip int, first uint64, found bool) {
+	for off := Page; off+Page <= len(b); off += Page {
+		if h, _, ok := r.frame(b[off:]); ok && h.first > r.j.next {
+			return off, h.first, true
+		}
+	}
+	return 0, 0, false
+}

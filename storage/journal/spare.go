@@ -1,0 +1,194 @@
+package journal
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+const spareName = "spare"
+
+// slice is how much of a spare is written between two flushes, so that no single
+// flush of zeros holds up a commit for long.
+const slice = 256 << 10
+
+// spare is the one segment that is made ahead of need, in the background: zeros
+// are written in slices, never by the committer while it has a choice.
+//
+//	state     event      next
+//	none      prepare    making     a goroutine writes zeros
+//	making    done       have
+//	making    failed     none       Rotate tries again and reports
+//	have      take       none
+//	none      recycle    have       a dropped segment is renamed
+type spare struct {
+	mu     sync.Mutex
+	have   bool
+	making chan struct{} // closed when the maker has ended; nil if there is none
+	err    error         // of the last maker
+	quit   chan struct{}
+}
+
+func (s *spare) ready() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.have
+}
+
+// prepare starts to make a spare if there is none and the quota allows it.
+func (s *spare) prepare(j *Journal) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.start(j)
+}
+
+// start is prepare under the lock.
+func (s *spare) start(j *Journal) {
+	if s.have || s.making != nil {
+		return
+	}
+	j.mu.RLock()
+	n := int64(len(j.segments) + 1)
+	j.mu.RUnlock()
+	if n*int64(j.o.SegmentBytes) > j.o.MaxBytes {
+		s.err = ErrNoSpace
+		return
+	}
+	done := make(chan struct{})
+	s.making, s.err = done, nil
+	if s.quit == nil {
+		s.quit = make(chan struct{})
+	}
+	quit := s.quit
+	go func() {
+		err := makeSegment(j.dir, j.o.SegmentBytes, quit)
+		s.mu.Lock()
+		s.have, s.making, s.err = err == nil, nil, err
+		s.mu.Unlock()
+		close(done)
+	}()
+}
+
+// take waits until there is a spare and hands it over.
+func (s *spare) take(j *Journal) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.start(j)
+	if done := s.making; !s.have && done != nil {
+		s.mu.Unlock()
+		<-done
+		s.mu.Lock()
+	}
+	if !s.have {
+		if s.err == nil {
+			s.err = ErrNoSpace
+		}
+		return fmt.Errorf("take spare segment: %w", s.err)
+	}
+	s.have = false
+	return nil
+}
+
+// recycle keeps a dropped segment as the spare, or removes it.
+func (s *spare) recycle(j *Journal, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.have || s.making != nil {
+		if err := os.Remove(name); err != nil {
+			return fmt.Errorf("remove segment: %w", err)
+		}
+		// Synced one by one, so that a power cut can bring none back but the newest:
+		// a hole between two that came back would look like damage.
+		return syncDir(j.dir)
+	}
+	if err := os.Rename(name, filepath.Join(j.dir, spareName)); err != nil {
+		return fmt.Errorf("recycle segment: %w", err)
+	}
+	s.have = true
+	return syncDir(j.dir)
+}
+
+func (s *spare) stop() {
+	s.mu.Lock()
+	if s.quit != nil {
+		close(s.quit)
+		s.quit = nil
+	}
+	done := s.making
+	s.mu.Unlock()
+	if done != nil {
+		<-done
+	}
+}
+
+// makeSegment writes a file of zeros under a temporary name and renames it to the
+// spare once it is on disk. Zeros are really written: space that is merely
+// reserved is converted block by block later, and that costs a second flush a commit.
+func makeSegment(dir string, size int, quit <-chan struct{}) (err error) {
+	tmp := filepath.Join(dir, spareName+".tmp")
+	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return fmt.Errorf("make segment: %w", noSpace(err))
+	}
+	defer func() {
+		if e := f.Close(); err == nil {
+			err = e
+		}
+		if err != nil {
+			_ = os.Remove(tmp) // the next opening removes it too
+			err = fmt.Errorf("make segment: %w", noSpace(err))
+		}
+	}()
+	block := make([]byte, slice)
+	for off := 0; off < size; off += slice {
+		select {
+		case <-quit:
+			return errors.New("journal is closed")
+		default:
+		}
+		if _, err := f.WriteAt(block[:min(slice, size-off)], int64(off)); err != nil {
+			return err
+		}
+		if err := unix.SyncFileRange(int(f.Fd()), int64(off), slice, unix.SYNC_FILE_RANGE_WRITE); err != nil && !errors.Is(err, unix.ENOSYS) {
+			return err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, filepath.Join(dir, spareName)); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// noSpace turns a full disk or quota into ErrNoSpace and keeps the cause.
+func noSpace(err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fmt.Errorf("%w: %w", ErrNoSpace, err)
+	}
+	return err
+}
+
+// adopt looks for a spare that an earlier process left.
+func (s *spare) adopt(dir string, size int) error {
+	if err := os.Remove(filepath.Join(dir, spareName+".tmp")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("remove unfinished segment: %w", err)
+	}
+	st, err := os.Stat(filepath.Join(dir, spareName))
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return fmt.Errorf("look at spare segment: %w", err)
+	case st.Size() != int64(size):
+		return os.Remove(filepath.Join(dir, spareName)) // made for another segment size
+	}
+	s.have = true
+	return nil
+}
