@@ -1,0 +1,235 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// story is what happens, in order, readable aloud.
+func (o *outage) story(ctx context.Context) error {
+	if err := o.gather(ctx); err != nil {
+		return err
+	}
+	if err := o.steady(ctx); err != nil {
+		return err
+	}
+	if err := o.cut(ctx); err != nil {
+		return err
+	}
+	if err := o.drain(ctx); err != nil {
+		return err
+	}
+	if err := o.verdict(); err != nil {
+		return err
+	}
+	if o.p.once {
+		return nil
+	}
+	return o.stay(ctx)
+}
+
+// until waits for cond; it says false when limit (0: none) has passed first.
+func until(ctx context.Context, limit time.Duration, cond func() bool) (bool, error) {
+	start := time.Now()
+	for !cond() {
+		if limit > 0 && time.Since(start) >= limit {
+			return false, nil
+		}
+		if !pause(ctx, 50*time.Millisecond) {
+			return false, context.Cause(ctx)
+		}
+	}
+	return true, nil
+}
+
+// gather waits until the uplink is up and all devices are connected.
+func (o *outage) gather(ctx context.Context) error {
+	ok, err := until(ctx, startTimeout, func() bool { return o.view().link && len(o.absent()) == 0 })
+	if err != nil || ok {
+		return err
+	}
+	if !o.view().link {
+		return fmt.Errorf("the gateway has no link to the hub %s after its start; the end of %s:\n%s",
+			startTimeout, o.gw.child.log, tail(o.gw.child.log, 20))
+	}
+	return errors.New("not connected after " + startTimeout.String() + ": " + strings.Join(o.absent(), "; "))
+}
+
+// absent names the clients that are not connected, and why.
+func (o *outage) absent() []string {
+	var out []string
+	for _, d := range o.devices {
+		if up, _, _, err := d.state(); !up {
+			out = append(out, fmt.Sprintf("%s (%v)", d.name, err))
+		}
+	}
+	if o.watch != nil && !o.watch.up.Load() {
+		out = append(out, "the local subscriber")
+	}
+	return out
+}
+
+// steady lets the devices send while all is well.
+func (o *outage) steady(ctx context.Context) error {
+	pace := "at full speed"
+	if o.p.rate > 0 {
+		pace = fmt.Sprintf("%g messages a second each", o.p.rate)
+	}
+	o.con.say("all is well: the uplink is up, %d devices send %s, up to %d under way each", len(o.devices), pace, o.p.window)
+	for i, d := range o.devices {
+		d.send(o.p.limit(i), o.p.interval())
+	}
+	limit := (o.p.duration - o.p.outage) / 3
+	if o.p.messages > 0 {
+		limit = 15 * time.Second
+	}
+	_, err := until(ctx, limit, func() bool { return o.past(0.15) })
+	return err
+}
+
+// past says whether this share of a fixed number of messages is acknowledged. So
+// cuts and kills fall while devices send, however fast they are.
+func (o *outage) past(share float64) bool {
+	return o.p.messages > 0 && float64(o.tally.acked.Load()) >= share*float64(o.p.messages)
+}
+
+// cut takes the uplink away, kills the gateway meanwhile, and gives it back.
+func (o *outage) cut(ctx context.Context) error {
+	how, mode := "connections are reset and refused", relayRefuse
+	if o.p.silent {
+		how, mode = "packets vanish, nobody is told", relaySilent
+	}
+	o.con.say("cutting the uplink for %s: %s", o.p.outage, how)
+	start := time.Now()
+	if err := o.switchUplink(mode); err != nil {
+		return err
+	}
+	if o.watch != nil {
+		o.local.cutHeard, o.local.cutAcked = o.watch.heard.Load(), o.ordinaryAcked()
+	}
+	for i := range o.p.kills {
+		at := float64(i+1) / float64(o.p.kills+1)
+		wait := time.Duration(at*float64(o.p.outage)) - time.Since(start)
+		if _, err := until(ctx, max(wait, time.Millisecond), func() bool { return o.past(0.15 + 0.8*at) }); err != nil {
+			return err
+		}
+		if err := o.kill(ctx); err != nil {
+			return err
+		}
+	}
+	if rest := o.p.outage - time.Since(start); rest > 0 && !pause(ctx, rest) {
+		return context.Cause(ctx)
+	}
+	if o.watch != nil {
+		o.local.heard, o.local.acked = o.watch.heard.Load()-o.local.cutHeard, o.ordinaryAcked()-o.local.cutAcked
+	}
+	o.con.say("restoring the uplink after %.0f s", time.Since(start).Seconds())
+	return o.switchUplink(relayUp)
+}
+
+func (o *outage) switchUplink(mode relayMode) error {
+	for _, r := range o.uplink {
+		if err := r.set(mode); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// kill ends the gateway as a power cut would and starts it again.
+func (o *outage) kill(ctx context.Context) error {
+	o.con.say("SIGKILL to the gateway (pid %d)", o.gw.child.pid())
+	o.gw.child.kill()
+	start := time.Now()
+	if err := o.gw.start(ctx); err != nil {
+		return err
+	}
+	o.con.say("the gateway is back after %.1f s (pid %d)", time.Since(start).Seconds(), o.gw.child.pid())
+	return nil
+}
+
+// ordinaryAcked counts what the gateway has acknowledged to ordinary clients.
+func (o *outage) ordinaryAcked() int64 {
+	var n int64
+	for _, d := range o.devices {
+		if !d.rec.mid {
+			n += int64(d.rec.row(limits{}).acked)
+		}
+	}
+	return n
+}
+
+// drain lets the devices come to their end and waits until everything that was
+// acknowledged has arrived and is settled. It is not an error if that never
+// comes: the table says what is missing.
+func (o *outage) drain(ctx context.Context) error {
+	start := time.Now()
+	for range o.p.drain {
+		if _, err := until(ctx, 10*time.Second, func() bool { return o.view().out > 0 }); err != nil {
+			return err
+		}
+		if err := o.kill(ctx); err != nil {
+			return err
+		}
+	}
+	if rest := (o.p.duration - o.p.outage) * 2 / 3; o.p.messages == 0 {
+		if !pause(ctx, rest-time.Since(start)) {
+			return context.Cause(ctx)
+		}
+		for _, d := range o.devices {
+			d.halt()
+		}
+		o.con.say("the devices fall silent; waiting for the rest to arrive")
+	}
+	settled, err := o.progress(ctx, func() bool {
+		v := o.view()
+		return o.idle() && o.complete() && v.gateway && v.backlog == 0
+	})
+	if err != nil {
+		return err
+	}
+	if !settled {
+		o.con.say("nothing has moved for %s: giving up", stallLimit)
+		return nil
+	}
+	o.con.say("everything has arrived and is settled, %.1f s after the uplink came back", time.Since(start).Seconds())
+	// A late repeat would be counted, too.
+	if !pause(ctx, 3*watchEvery) {
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+// progress waits for cond as long as messages are acknowledged or arrive.
+func (o *outage) progress(ctx context.Context, cond func() bool) (bool, error) {
+	moved, last := time.Now(), int64(-1)
+	for {
+		ok, err := until(ctx, time.Second, cond)
+		if ok || err != nil {
+			return ok, err
+		}
+		if now := o.tally.acked.Load() + o.tally.arrived.Load(); now != last {
+			moved, last = time.Now(), now
+		}
+		if time.Since(moved) > stallLimit {
+			return false, nil
+		}
+	}
+}
+
+func (o *outage) idle() bool {
+	for _, d := range o.devices {
+		if !d.idle() {
+			return false
+		}
+	}
+	return true
+}
+
+// complete says whether everything acknowledged has arrived.
+func (o *outage) complete() bool {
+	return o.tally.arrived.Load() >= o.tally.acked.Load() && o.tally.missing() == 0
+}
