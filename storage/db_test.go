@@ -129,7 +129,7 @@ func TestParkedSendersAndRecordsStayParked(t *testing.T) {
 	add(t, db, "a", 1, 3, "up")
 	add(t, db, "b", 1, 3, "up")
 	q := db.Queue("up")
-	q.Park("a", "refused")
+	q.Park("a", "refused", nil)
 	q.ParkRecord(5, "too strange")
 	add(t, db, "a", 4, 1, "up")
 	for range 2 {
@@ -148,7 +148,7 @@ func TestParkedSendersAndRecordsStayParked(t *testing.T) {
 		db = open(t, dir, Options{})
 		q = db.Queue("up")
 	}
-	q.Unpark("a")
+	q.Unpark("a", nil)
 	q.UnparkRecord(5)
 	settleNow(t, q, Delivered, 4)
 	if got, want := fmt.Sprint(bodies(t, q)), "[a-1 a-2 a-3 b-2 b-3 a-4]"; got != want {

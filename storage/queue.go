@@ -195,15 +195,16 @@ func spansOf(ps []Position) []span {
 }
 
 // Park keeps all records of a sender, present and future, from being read, until
-// Unpark. It is remembered across restarts with its reason.
-func (q *Queue) Park(sender, reason string) {
-	q.db.submit(&request{changes: []change{&parkSender{q: q, sender: sender, reason: reason}}})
+// Unpark. It is remembered across restarts with its reason. done, which may be
+// nil, runs when it is true.
+func (q *Queue) Park(sender, reason string, done func(error)) {
+	q.db.submit(&request{changes: []change{&parkSender{q: q, sender: sender, reason: reason}}, done: done})
 }
 
 // Unpark lets a parked sender's records be read again. Read from the checkpoint
-// to see the old ones.
-func (q *Queue) Unpark(sender string) {
-	q.db.submit(&request{changes: []change{&unparkSender{q: q, sender: sender}}})
+// to see the old ones, once done has run; it may be nil.
+func (q *Queue) Unpark(sender string, done func(error)) {
+	q.db.submit(&request{changes: []change{&unparkSender{q: q, sender: sender}}, done: done})
 }
 
 // ParkRecord keeps one record from being read, until UnparkRecords or Settle.

@@ -1,0 +1,49 @@
+package hub
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"holdfast.dev/holdfast/hub/wire"
+	"holdfast.dev/holdfast/storage"
+)
+
+// A message's record body, version first; strings are a uvarint length and the
+// bytes. Sender and stamp are the storage record's own, its checksum too.
+//
+//	1 (1) | QoS (1) | id | topic | output | properties | body to the end
+//
+// At most wire.MaxMessage and the names, so it always fits storage.MaxRecord.
+const recordVersion = 1
+
+func encode(m *Message) []byte {
+	b := make([]byte, 0, 2+4*binary.MaxVarintLen32+len(m.ID)+len(m.Topic)+len(m.Output)+len(m.Props)+len(m.Body))
+	b = append(b, recordVersion, m.QoS)
+	for _, s := range []string{m.ID, m.Topic, m.Output, string(m.Props)} {
+		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
+	}
+	return append(b, m.Body...)
+}
+
+func decode(it *storage.Item) (Message, error) {
+	b := it.Body
+	if len(b) < 2 {
+		return Message{}, errors.New("message record ends too early")
+	}
+	if b[0] != recordVersion {
+		return Message{}, fmt.Errorf("message record has version %d, this program knows %d", b[0], recordVersion)
+	}
+	m := Message{From: Identity(it.Sender), Arrived: it.Stamp, QoS: b[1]}
+	b = b[2:]
+	var props string
+	for _, s := range []*string{&m.ID, &m.Topic, &m.Output, &props} {
+		n, k := binary.Uvarint(b)
+		if k <= 0 || n > uint64(len(b)-k) {
+			return Message{}, errors.New("message record ends too early")
+		}
+		*s, b = string(b[k:k+int(n)]), b[k+int(n):]
+	}
+	m.Props, m.Body = wire.Bag(props), b
+	return m, nil
+}
