@@ -5,9 +5,24 @@
 // and kept on disk, keys sealed, so that they are known after a restart without a
 // cloud) or from [[device]] in the configuration; and ordinary MQTT accounts,
 // which come from [[account]].
+//
+// The few types are Directory (who may connect), Entry (one identity and its
+// keys), Account (an ordinary client), Source (the cloud side) and Keeper (the
+// disk side).
+//
+// What was learned holds until the cloud says otherwise, however long the cloud
+// is away: a device that was known is let in after a month of outage and after
+// any number of restarts, and one that was disabled meanwhile is let in too,
+// until the next refresh. Only a whole scope removes somebody; not to be found
+// singly may be a fault of the moment.
+//
+// What is kept is as safe as the file that seals it. The seal keeps a copied or
+// discarded store from giving up its keys; it does not keep them from somebody
+// who has the whole card.
 package identity
 
 import (
+	"bytes"
 	"context"
 
 	"holdfast.dev/holdfast/hub"
@@ -38,6 +53,23 @@ type Entry struct {
 	Auth      AuthKind
 	Primary   []byte // decoded key, nil if there is none
 	Secondary []byte
+}
+
+// String is e without its keys, so that no log or error can carry them.
+func (e Entry) String() string {
+	state := "enabled"
+	if !e.Enabled {
+		state = "disabled"
+	}
+	return string(e.ID) + " (" + string(e.Auth) + ", " + state + ")"
+}
+
+// GoString is String, for %#v.
+func (e Entry) GoString() string { return e.String() }
+
+func (e Entry) equal(o Entry) bool {
+	return e.ID == o.ID && e.Enabled == o.Enabled && e.Auth == o.Auth &&
+		bytes.Equal(e.Primary, o.Primary) && bytes.Equal(e.Secondary, o.Secondary)
 }
 
 // Source is the cloud side of the directory.
