@@ -16,6 +16,7 @@ import (
 // children starts processes that cannot outlive this one.
 type children struct {
 	dir  string      // for their logs
+	env  []string    // added to this process's environment
 	jobs chan func() // what the starting thread has to do
 	died chan *child // those that ended though nobody asked
 }
@@ -56,6 +57,7 @@ func (c *children) start(name, path string, args ...string) (*child, error) {
 	defer out.Close()
 	k.cmd = exec.Command(path, args...)
 	k.cmd.Stdout, k.cmd.Stderr = out, out
+	k.cmd.Env = append(os.Environ(), c.env...)
 	// A group of its own, so that Ctrl-C on the terminal does not reach it first.
 	k.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	started := make(chan error, 1)

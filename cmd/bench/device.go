@@ -61,10 +61,10 @@ func newDevice(name string, window int, rec *record) *device {
 // send lets the device publish up to number limit, one in interval.
 func (d *device) send(limit int, interval time.Duration) {
 	d.mu.Lock()
-	d.limit, d.interval, d.due = limit, interval, time.Now()
-	if interval > 0 { // devices do not all speak at once
-		d.due = d.due.Add(rand.N(interval))
+	if d.interval != interval { // devices do not all speak at once
+		d.due = time.Now().Add(rand.N(max(interval, 1)))
 	}
+	d.limit, d.interval = limit, interval
 	d.mu.Unlock()
 	d.nudge()
 }

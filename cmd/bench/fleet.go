@@ -8,8 +8,7 @@ import (
 	"os"
 	"time"
 
-	"golang.org/x/crypto/bcrypt"
-
+	"holdfast.dev/holdfast/hub/identity"
 	"holdfast.dev/holdfast/hub/wire"
 )
 
@@ -79,11 +78,11 @@ func (m member) registered() string {
 
 // account is the member, or anybody, as the gateway's configuration wants it.
 func account(name, password, device string, publish, subscribe []string) (accountConfig, error) {
-	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.DefaultCost)
+	hash, err := identity.Hash([]byte(password))
 	if err != nil {
 		return accountConfig{}, fmt.Errorf("hash the password of %s: %w", name, err)
 	}
-	return accountConfig{Name: name, Password: string(hash), Device: device, Publish: publish, Subscribe: subscribe}, nil
+	return accountConfig{Name: name, Password: hash, Device: device, Publish: publish, Subscribe: subscribe}, nil
 }
 
 // device makes the publisher of the member.

@@ -30,10 +30,7 @@ type outage struct {
 	seen view
 }
 
-const (
-	watchEvery = 500 * time.Millisecond // status and arrivals are fetched
-	stallLimit = 2 * time.Minute        // without any arrival while draining: given up
-)
+const watchEvery = 500 * time.Millisecond // status and arrivals are fetched
 
 // runOutage is the whole command, told on con. The work folder stays when it failed.
 func runOutage(ctx context.Context, p profile, con *console) error {
@@ -43,6 +40,7 @@ func runOutage(ctx context.Context, p profile, con *console) error {
 	}
 	o := &outage{p: p, con: con, dir: dir, tally: newTally()}
 	o.kids = newChildren(dir)
+	o.kids.env = p.env
 	err = o.run(ctx)
 	o.kids.close()
 	switch {

@@ -23,6 +23,8 @@ type profile struct {
 	silent   bool
 	once     bool
 	dir, bin string
+	stall    time.Duration // without any progress while draining: given up
+	env      []string      // added to that of the children
 }
 
 // Preset profiles. A flag that is given wins over them.
@@ -76,6 +78,7 @@ than the kills and the cut explain.`,
 			p = prove(p)
 		}
 		p.override(given, f.Changed)
+		p.stall = 2 * time.Minute // longer than any heartbeat or back-off of the gateway
 		if err := p.check(); err != nil {
 			return err
 		}
@@ -131,8 +134,14 @@ func (p profile) interval() time.Duration {
 	return time.Duration(float64(time.Second) / p.rate)
 }
 
-// limit is the last number that device i of all may send.
-func (p profile) limit(i int) int {
+// stages is into how many equal parts a fixed number of messages is dealt: one
+// before the cut, one around each kill, one for the drain. So devices are sending
+// at each of these moments, however fast the machine is.
+func (p profile) stages() int { return p.kills + 2 }
+
+// limit is the last number that device i of all may send up to the end of a stage,
+// from 1.
+func (p profile) limit(i, stage int) int {
 	if p.messages == 0 {
 		return 1 << 30
 	}
@@ -140,7 +149,7 @@ func (p profile) limit(i int) int {
 	if i < p.messages%p.devices {
 		n++
 	}
-	return n
+	return n * stage / p.stages()
 }
 
 // bounds are the repeats of one device that this run can explain: each kill may

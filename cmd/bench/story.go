@@ -38,7 +38,7 @@ func until(ctx context.Context, limit time.Duration, cond func() bool) (bool, er
 		if limit > 0 && time.Since(start) >= limit {
 			return false, nil
 		}
-		if !pause(ctx, 50*time.Millisecond) {
+		if !pause(ctx, 10*time.Millisecond) {
 			return false, context.Cause(ctx)
 		}
 	}
@@ -79,20 +79,26 @@ func (o *outage) steady(ctx context.Context) error {
 		pace = fmt.Sprintf("%g messages a second each", o.p.rate)
 	}
 	o.con.say("all is well: the uplink is up, %d devices send %s, up to %d under way each", len(o.devices), pace, o.p.window)
-	for i, d := range o.devices {
-		d.send(o.p.limit(i), o.p.interval())
-	}
+	o.release(1)
 	limit := (o.p.duration - o.p.outage) / 3
 	if o.p.messages > 0 {
 		limit = 15 * time.Second
 	}
-	_, err := until(ctx, limit, func() bool { return o.past(0.15) })
+	_, err := until(ctx, limit, func() bool { return o.half(1) })
 	return err
 }
 
-// past says whether this share of a fixed number of messages is acknowledged. So
-// cuts and kills fall while devices send, however fast they are.
-func (o *outage) past(share float64) bool {
+// release lets the devices send up to the end of a stage.
+func (o *outage) release(stage int) {
+	for i, d := range o.devices {
+		d.send(o.p.limit(i, stage), o.p.interval())
+	}
+}
+
+// half says whether half of a stage's messages are acknowledged, the moment for
+// its event.
+func (o *outage) half(stage int) bool {
+	share := (float64(stage) - 0.5) / float64(o.p.stages())
 	return o.p.messages > 0 && float64(o.tally.acked.Load()) >= share*float64(o.p.messages)
 }
 
@@ -111,9 +117,10 @@ func (o *outage) cut(ctx context.Context) error {
 		o.local.cutHeard, o.local.cutAcked = o.watch.heard.Load(), o.ordinaryAcked()
 	}
 	for i := range o.p.kills {
-		at := float64(i+1) / float64(o.p.kills+1)
-		wait := time.Duration(at*float64(o.p.outage)) - time.Since(start)
-		if _, err := until(ctx, max(wait, time.Millisecond), func() bool { return o.past(0.15 + 0.8*at) }); err != nil {
+		stage := i + 2
+		o.release(stage)
+		wait := o.p.outage*time.Duration(i+1)/time.Duration(o.p.kills+1) - time.Since(start)
+		if _, err := until(ctx, max(wait, time.Millisecond), func() bool { return o.half(stage) }); err != nil {
 			return err
 		}
 		if err := o.kill(ctx); err != nil {
@@ -127,6 +134,7 @@ func (o *outage) cut(ctx context.Context) error {
 		o.local.heard, o.local.acked = o.watch.heard.Load()-o.local.cutHeard, o.ordinaryAcked()-o.local.cutAcked
 	}
 	o.con.say("restoring the uplink after %.0f s", time.Since(start).Seconds())
+	o.release(o.p.stages())
 	return o.switchUplink(relayUp)
 }
 
@@ -192,7 +200,7 @@ func (o *outage) drain(ctx context.Context) error {
 		return err
 	}
 	if !settled {
-		o.con.say("nothing has moved for %s: giving up", stallLimit)
+		o.con.say("nothing has moved for %s: giving up", o.p.stall)
 		return nil
 	}
 	o.con.say("everything has arrived and is settled, %.1f s after the uplink came back", time.Since(start).Seconds())
@@ -214,7 +222,7 @@ func (o *outage) progress(ctx context.Context, cond func() bool) (bool, error) {
 		if now := o.tally.acked.Load() + o.tally.arrived.Load(); now != last {
 			moved, last = time.Now(), now
 		}
-		if time.Since(moved) > stallLimit {
+		if time.Since(moved) > o.p.stall {
 			return false, nil
 		}
 	}
