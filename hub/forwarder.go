@@ -146,14 +146,13 @@ func (f *Forwarder) start(ctx context.Context) {
 			fl.parked, fl.retry = true, time.Now().Add(jitter(firstTrial))
 		}
 		f.lanes = append(f.lanes, l)
-		go f.watch(ctx, q)
+		go f.watch(ctx, q, q.Changed()) // taken before the first read
 	}
 }
 
 // watch wakes the loop at every change of a queue. The next channel is taken
 // before the loop is woken, so that no change falls between.
-func (f *Forwarder) watch(ctx context.Context, q *storage.Queue) {
-	ch := q.Changed()
+func (f *Forwarder) watch(ctx context.Context, q *storage.Queue, ch <-chan struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
