@@ -1,0 +1,95 @@
+package iothub
+
+import (
+	"cmp"
+	"slices"
+	"sync/atomic"
+	"time"
+
+	"holdfast.dev/holdfast/hub"
+)
+
+// counts are kept since the program started.
+type counts struct {
+	sent     atomic.Uint64 // messages handed to a connection, repeats included
+	acked    atomic.Uint64
+	failed   atomic.Uint64 // answered with ErrOffline or ErrBad
+	refused  atomic.Uint64 // answered with ErrRefused
+	strays   atomic.Uint64 // acknowledgements and messages that belong to nothing
+	lost     atomic.Uint64 // connections that ended badly or did not come about
+	probes   atomic.Uint64
+	attempts atomic.Uint64 // connections tried
+	commands atomic.Uint64
+}
+
+// State is what there is to show of the way up. It holds no secret.
+type State struct {
+	Up          bool
+	Since       time.Time    // when Up last changed
+	LastError   string       // of the gateway's own connection; "" while it is up
+	Attempts    uint64       // connections tried since the start
+	Strays      uint64       // acknowledgements that belonged to nothing
+	Connections []Connection // by identity, the gateway's own among them
+}
+
+// Connection is one identity's part in a State.
+type Connection struct {
+	ID        hub.Identity
+	State     string // "waiting", "opening", "connected", "refused" or "closed"
+	Since     time.Time
+	InFlight  int    // messages sent and not yet acknowledged
+	Waiting   int    // messages that wait to be sent
+	LastError string // what ended the last one, or kept it from being opened; "" if nothing did
+}
+
+// State is the present state.
+func (u *Upstream) State() State {
+	up, since, _ := u.link.state()
+	st := State{Up: up, Since: since, Attempts: u.counts.attempts.Load(), Strays: u.counts.strays.Load()}
+	for _, s := range u.all() {
+		s.mu.Lock()
+		n := s.underway()
+		c := Connection{ID: s.id, State: s.phase, Since: s.since, InFlight: n, Waiting: len(s.queue) - min(s.next, len(s.queue)), LastError: s.lastErr}
+		s.mu.Unlock()
+		if s.own && !up {
+			st.LastError = c.LastError
+		}
+		st.Connections = append(st.Connections, c)
+	}
+	slices.SortFunc(st.Connections, func(a, b Connection) int { return cmp.Compare(a.ID, b.ID) })
+	return st
+}
+
+// Metrics gives the figures. Those that end in _total only grow.
+func (u *Upstream) Metrics(emit func(name string, value float64, labels ...string)) {
+	st := u.State()
+	connected, inFlight, up := 0, 0, 0.0
+	for _, c := range st.Connections {
+		inFlight += c.InFlight
+		if c.State == "connected" {
+			connected++
+		}
+	}
+	if st.Up {
+		up = 1
+	}
+	emit("iothub_up", up)
+	emit("iothub_connections", float64(connected))
+	emit("iothub_in_flight", float64(inFlight))
+	for _, c := range []struct {
+		name string
+		n    *atomic.Uint64
+	}{
+		{"iothub_sent_total", &u.counts.sent},
+		{"iothub_acknowledged_total", &u.counts.acked},
+		{"iothub_failed_total", &u.counts.failed},
+		{"iothub_refused_total", &u.counts.refused},
+		{"iothub_strays_total", &u.counts.strays},
+		{"iothub_connections_lost_total", &u.counts.lost},
+		{"iothub_attempts_total", &u.counts.attempts},
+		{"iothub_probes_total", &u.counts.probes},
+		{"iothub_commands_total", &u.counts.commands},
+	} {
+		emit(c.name, float64(c.n.Load()))
+	}
+}
