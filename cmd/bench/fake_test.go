@@ -87,7 +87,7 @@ func playHub() {
 			var a arrival
 			must(json.Unmarshal(lines.Bytes(), &a))
 			mu.Lock()
-			a.N = uint64(len(got) + 1)
+			a.N, a.At = uint64(len(got)+1), time.Now()
 			got = append(got, a)
 			mu.Unlock()
 			fmt.Fprintln(c, "ok")

@@ -26,8 +26,10 @@ type outage struct {
 
 	local struct{ cutHeard, cutAcked, heard, acked int64 } // by the watcher, during the outage
 
-	mu   sync.Mutex
-	seen view
+	mu       sync.Mutex
+	seen     view
+	restored time.Time // the uplink came back
+	first    time.Time // arrival after that, by the hub's clock, which is ours
 }
 
 const watchEvery = 500 * time.Millisecond // status and arrivals are fetched
@@ -270,6 +272,11 @@ func (o *outage) observe(ctx context.Context) error {
 // fetch files what has arrived; a message of nobody on the list is a person's.
 func (o *outage) fetch(ctx context.Context) error {
 	err := o.hub.fetch(ctx, func(a arrival) {
+		o.mu.Lock()
+		if o.first.IsZero() && !o.restored.IsZero() && a.At.After(o.restored) {
+			o.first = a.At
+		}
+		o.mu.Unlock()
 		if !o.tally.arrive(a) && o.guest != nil {
 			o.con.say("arrived at the hub: %.200q from %s, %v", a.Body, a.Device, a.Props)
 		}
@@ -278,6 +285,13 @@ func (o *outage) fetch(ctx context.Context) error {
 		return nil // the end of the run, not of the hub
 	}
 	return err
+}
+
+// resumed is how long the first message took after the uplink came back.
+func (o *outage) resumed() time.Duration {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return max(0, o.first.Sub(o.restored))
 }
 
 func (o *outage) view() view {

@@ -135,6 +135,9 @@ func (o *outage) cut(ctx context.Context) error {
 	}
 	o.con.say("restoring the uplink after %.0f s", time.Since(start).Seconds())
 	o.release(o.p.stages())
+	o.mu.Lock()
+	o.restored = time.Now()
+	o.mu.Unlock()
 	return o.switchUplink(relayUp)
 }
 
@@ -203,7 +206,8 @@ func (o *outage) drain(ctx context.Context) error {
 		o.con.say("nothing has moved for %s: giving up", o.p.stall)
 		return nil
 	}
-	o.con.say("everything has arrived and is settled, %.1f s after the uplink came back", time.Since(start).Seconds())
+	o.con.say("everything has arrived and is settled: the first message %.1f s after the uplink came back, the last %.1f s",
+		o.resumed().Seconds(), time.Since(start).Seconds())
 	// A late repeat would be counted, too.
 	if !pause(ctx, 3*watchEvery) {
 		return context.Cause(ctx)

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // body is message number n of a device: it says who, which, and fills up to size
@@ -25,6 +26,7 @@ func body(device string, n, size int) []byte {
 // arrival is a message as the hub says that it has received it.
 type arrival struct {
 	N      uint64 // the hub's own count
+	At     time.Time
 	Device string
 	Module string
 	Via    string
