@@ -73,8 +73,8 @@ func (c AccountConfig) check() error {
 	if c.Name == "" {
 		return errors.New("name is missing")
 	}
-	if strings.Contains(c.Name, "/") {
-		return errors.New("name has a slash, which IoT Hub's user names are told by")
+	if strings.ContainsAny(c.Name, "/\x00") {
+		return errors.New("name has a slash, by which IoT Hub's user names are told")
 	}
 	if c.Password == "" {
 		return errors.New("password is missing; make one with holdfast passwd")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"sync"
 	"time"
 
@@ -13,19 +14,24 @@ import (
 // Asking for one identity is something that anybody who can reach the listener
 // can bring about, so it is bounded in every direction.
 const (
-	askTimeout = 10 * time.Second // of one question
+	askTimeout = 10 * time.Second // of one question, the wait for its turn included
 	askAgain   = 30 * time.Second // how long an answer, or none, holds
 	askAtOnce  = 4                // questions under way
 	askKept    = 4096             // answers held
 )
 
-var errBusy = errors.New("too many identities are being asked for")
+var errBusy = errors.New("too many identities have been asked for")
 
 // asked holds the answers of the last askAgain.
 type asked struct {
-	mu       sync.Mutex
-	answers  map[hub.Identity]answer
-	underway int
+	turn chan struct{} // one for each question under way
+
+	mu      sync.Mutex
+	answers map[hub.Identity]answer
+}
+
+func newAsked() *asked {
+	return &asked{turn: make(chan struct{}, askAtOnce), answers: map[hub.Identity]answer{}}
 }
 
 type answer struct {
@@ -43,31 +49,33 @@ func (a *asked) recent(id hub.Identity) (err error, ok bool) {
 	return x.err, true
 }
 
-// begin says whether one more question may be asked.
-func (a *asked) begin() bool {
+// begin waits for a turn. A client that waits is better off than one that is sent
+// away: some SDKs do not retry what fails at their first attempt.
+func (a *asked) begin(ctx context.Context) error {
+	if !a.room() {
+		return errBusy
+	}
+	select {
+	case a.turn <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *asked) room() bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if len(a.answers) >= askKept {
-		for id, x := range a.answers {
-			if time.Since(x.at) >= askAgain {
-				delete(a.answers, id)
-			}
-		}
+		maps.DeleteFunc(a.answers, func(_ hub.Identity, x answer) bool { return time.Since(x.at) >= askAgain })
 	}
-	if len(a.answers) >= askKept || a.underway >= askAtOnce {
-		return false
-	}
-	a.underway++
-	return true
+	return len(a.answers) < askKept
 }
 
 func (a *asked) end(id hub.Identity, err error) {
+	<-a.turn
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.underway--
-	if a.answers == nil {
-		a.answers = map[hub.Identity]answer{}
-	}
 	a.answers[id] = answer{time.Now(), err}
 }
 
@@ -84,11 +92,11 @@ func (d *Directory) ask(ctx context.Context, id hub.Identity) error {
 		if err, ok := d.asked.recent(id); ok {
 			return nil, err // the flight before this one has just landed
 		}
-		if !d.asked.begin() {
-			return nil, errBusy
-		}
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), askTimeout)
 		defer cancel()
+		if err := d.asked.begin(ctx); err != nil {
+			return nil, err
+		}
 		err := d.learn(ctx, id)
 		d.asked.end(id, err)
 		return nil, err
@@ -116,7 +124,7 @@ func (d *Directory) learn(ctx context.Context, id hub.Identity) error {
 	if err := d.safe.keepOne(ctx, e); err != nil {
 		// Known all the same: the device can be served now, and the next full
 		// refresh keeps it.
-		d.log.Warn("identity is not kept", "identity", id, "err", err)
+		d.log.Warn("identity is not kept", "identity", id, "error", err)
 		d.fail(err)
 	}
 	d.mu.Lock()

@@ -65,6 +65,27 @@ func TestUnknownIsAsked(t *testing.T) {
 	})
 }
 
+// Who waits for a turn is let in by the whole scope if that comes first.
+func TestScopeAnswersWhoWaits(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newSource()
+		d := mustNew(t, Config{}, Deps{Source: src})
+		for range askAtOnce {
+			d.asked.turn <- struct{}{}
+		}
+		got := make(chan error, 1)
+		go func() { got <- try(t, d, "d1", keyA) }()
+		synctest.Wait()
+		src.put(entry("d1", keyA))
+		if _, err := d.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-got; err != nil || src.asks("d1") != 0 {
+			t.Errorf("%v, asked %d times; want it to be known from the scope", err, src.asks("d1"))
+		}
+	})
+}
+
 // Who is known and cannot be found singly stays.
 func TestSingleFailureKeeps(t *testing.T) {
 	src := newSource()
@@ -75,6 +96,29 @@ func TestSingleFailureKeeps(t *testing.T) {
 	if !d.Known("d1") || try(t, d, "d1", keyA) != nil {
 		t.Error("d1 is gone")
 	}
+}
+
+// Who was found singly and then vanished from the whole is not told "no" until the
+// cloud has been asked again.
+func TestRemovedSinceAsked(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newSource(entry("d1", keyA))
+		d := mustNew(t, Config{}, Deps{Source: src})
+		if try(t, d, "d1", keyA) != nil {
+			t.Fatal("d1 is not known")
+		}
+		src.drop("d1")
+		if _, err := d.refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if try(t, d, "d1", keyA) != hub.ErrUnsure {
+			t.Error("want ErrUnsure")
+		}
+		time.Sleep(askAgain)
+		if try(t, d, "d1", keyA) != hub.ErrUnauthorized {
+			t.Error("later: want ErrUnauthorized")
+		}
+	})
 }
 
 // A bad token that no key could make good is not worth a question.
@@ -161,9 +205,14 @@ func TestFloodOfNames(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if got[hub.ErrUnauthorized] != askAtOnce || got[hub.ErrUnsure] != 100-askAtOnce {
-			t.Errorf("answers %v, want %d asked and the others unsure", got, askAtOnce)
+		// One second each, ten seconds of patience.
+		if want := askAtOnce * 10; got[hub.ErrUnauthorized] > want || got[hub.ErrUnauthorized] < want-askAtOnce || got[nil] != 0 {
+			t.Errorf("answers %v, want %d asked and the others unsure", got, want)
 		}
+		if n := src.most(); n != askAtOnce {
+			t.Errorf("%d questions at once, want %d", n, askAtOnce)
+		}
+		time.Sleep(askAgain)
 		src.mu.Lock()
 		src.hang = 0
 		src.mu.Unlock()

@@ -66,20 +66,22 @@ func (d *Directory) lookUp(ctx context.Context, id hub.Identity, t wire.SAS, kno
 	case !d.up():
 		return fmt.Errorf("%w, and the cloud cannot be asked: %w", doubt, hub.ErrUnsure)
 	}
-	switch err := d.ask(ctx, id); {
-	case errors.Is(err, hub.ErrUnknown):
-		return fmt.Errorf("%w, and the cloud does not know it as a child of this gateway: %w", doubt, hub.ErrUnauthorized)
-	case err != nil:
-		return fmt.Errorf("%w, and the cloud cannot be asked: %w: %w", doubt, err, hub.ErrUnsure)
+	asked := d.ask(ctx, id)
+	e, known := d.find(id) // by the answer, or by a full refresh meanwhile
+	if known {
+		if doubt = e.verify(t); doubt == nil {
+			return nil
+		}
 	}
-	e, ok := d.find(id)
-	if !ok { // a full refresh has removed it since
+	switch {
+	case errors.Is(asked, hub.ErrUnknown):
+		return fmt.Errorf("%w, and the cloud does not know it as a child of this gateway: %w", doubt, hub.ErrUnauthorized)
+	case asked != nil:
+		return fmt.Errorf("%w, and the cloud cannot be asked: %w: %w", doubt, asked, hub.ErrUnsure)
+	case !known:
 		return fmt.Errorf("identity has just been removed: %w", hub.ErrUnsure)
 	}
-	if err := e.verify(t); err != nil {
-		return fmt.Errorf("%w: %w", err, hub.ErrUnauthorized)
-	}
-	return nil
+	return fmt.Errorf("%w: %w", doubt, hub.ErrUnauthorized)
 }
 
 // token reads a password and judges all that can be judged without a key.

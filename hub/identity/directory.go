@@ -51,7 +51,7 @@ type Directory struct {
 	online   hub.Link
 	fixed    map[hub.Identity]Entry // from the configuration, never changed
 	accounts *accounts
-	asked    asked
+	asked    *asked
 	flights  singleflight.Group
 
 	// writing is held while something is kept and then known, so that disk and
@@ -105,7 +105,7 @@ func New(c Config, d Deps) (*Directory, error) {
 	}
 	return &Directory{
 		hosts: d.Hosts, source: d.Source, safe: safe, clock: d.Clock, log: d.Log, online: d.Online,
-		fixed: fixed, accounts: accounts,
+		fixed: fixed, accounts: accounts, asked: newAsked(),
 		scope: scope, synced: synced, complete: complete, changed: make(chan struct{}),
 	}, nil
 }

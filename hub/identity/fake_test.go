@@ -76,6 +76,8 @@ type fakeSource struct {
 	down   bool
 	hang   time.Duration // before each answer; ends early with ctx
 	ones   map[hub.Identity]int
+	atOnce int // of One, now and at most
+	peak   int
 	scopes []time.Time
 	inside func() // called while Scope's answer is already made up
 }
@@ -110,6 +112,19 @@ func (s *fakeSource) asks(id hub.Identity) int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.ones[id]
+}
+
+func (s *fakeSource) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.atOnce--
+}
+
+// most is how many questions were under way at a time.
+func (s *fakeSource) most() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.peak
 }
 
 func (s *fakeSource) fetches() []time.Time {
@@ -153,6 +168,9 @@ func (s *fakeSource) Scope(ctx context.Context) ([]Entry, error) {
 func (s *fakeSource) One(ctx context.Context, id hub.Identity) (Entry, error) {
 	s.mu.Lock()
 	s.ones[id]++
+	s.atOnce++
+	s.peak = max(s.peak, s.atOnce)
+	defer s.leave()
 	e, ok := s.scope[id]
 	down := s.down
 	s.mu.Unlock()

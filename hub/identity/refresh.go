@@ -59,7 +59,7 @@ func (d *Directory) Run(ctx context.Context) error {
 		case ctx.Err() == nil:
 			backOff = longer(backOff)
 			due = time.Now().Add(backOff)
-			d.log.Warn("scope is not refreshed", "err", err, "again", backOff)
+			d.log.Warn("scope is not refreshed", "error", err, "again", backOff)
 		}
 	}
 	return nil
