@@ -85,7 +85,13 @@ func TestFaults(t *testing.T) {
 		{"one port twice", "[mqtt]\nlisten = \":8883\"", []string{`F:1:2: mqtt.tls_listen: port 8883 is that of mqtt.listen, too`}},
 		{"ports that are off or any", "[mqtt]\nlisten = \"off\"\ntls_listen = \":0\"\n[status]\nlisten=\":0\"\n[https]\nlisten=\"off\"", nil},
 		{"connection", "[iothub]\nconnection = \"HostName=h;DeviceId=d;SharedAccessKey=c2VjcmV0\"", []string{
-			`F:2:14: iothub.connection: ModuleId is missing; want the connection string of the gateway's module $edgeHub, not the one of the device`}},
+			`F:2:14: iothub.connection: ModuleId is not $edgeHub; want the connection string of the gateway's module $edgeHub, not the one of the device`}},
+		{"connection of a policy", "[iothub]\nconnection = \"HostName=h;SharedAccessKeyName=p;SharedAccessKey=c2VjcmV0\"", []string{`F:2:14: iothub.connection: this is the connection string of a service policy`}},
+		{"connection with a port", "[iothub]\nconnection = \"HostName=h:8883;DeviceId=d;ModuleId=$edgeHub;SharedAccessKey=c2VjcmV0\"", []string{`F:2:14: iothub.connection: HostName has to be a host name alone`}},
+		{"connection with more", "[iothub]\nconnection = \"" + goodConn + ";X=1\"", []string{`F:2:14: iothub.connection: want HostName=…;DeviceId=…;ModuleId=$edgeHub;SharedAccessKey=… and nothing else`}},
+		{"windows", "[mqtt]\nwindow = 70000\nkeep_alive = \"1ms\"\n[iothub]\nwindow = -1\nwindow_total = 60001\nwindow_bytes = 1000", []string{
+			`F:2:10: mqtt.window: want 1 to 65535, have 70000`, `F:3:14: mqtt.keep_alive: want "1s" to "18h"`, `F:5:10: iothub.window: want 1 to 60000, have -1`,
+			`F:6:16: iothub.window_total: want 1 to 60000, have 60001`, `F:7:16: iothub.window_bytes: want 524288 to 1073741824, have 1000`}},
 		{"iothub", "[iothub]\ntransport = \"amqp\"\nproxy = \"http://u:geheim@p\"\naddress = \":8883\"\npriority = 10\nrate = -1", []string{
 			`F:2:13: iothub.transport: want one of "mqtt", "websocket", have "amqp"`,
 			`F:3:9: iothub.proxy: want http://host:port or http://user:password@host:port`,
@@ -103,10 +109,11 @@ func TestFaults(t *testing.T) {
 			`F:6:8: account.name: "a" is there already, on line 2`,
 			`F:8:8: account.device: device id "x y": character ' ' is not allowed`,
 			`F:10:6: account.name: "a/b" has a slash in it; such user names are those of IoT Hub devices`}},
-		{"forwards", "[[forward]]\n[[forward]]\nfilter = \"a+\"\npriority = -1", []string{
+		{"forwards", "[[forward]]\n[[forward]]\nfilter = \"a+\"\npriority = -1\n[[forward]]\nfilter = \"devices/#\"", []string{
 			`F:1:3: forward: filter is missing: which topics go up, like "plant/#"`,
 			`F:3:10: forward.filter: filter "a+": "+" has to be the whole of its level, like "a/+/b"`,
-			`F:4:12: forward.priority: want 0 (first) to 9, have -1`}},
+			`F:4:12: forward.priority: want 0 (first) to 9, have -1`,
+			`F:6:10: forward.filter: filter "devices/#": ordinary clients cannot publish there`}},
 		{"inline array", "device = [{id = \"a\", primary_key = \"c2VjcmV0\"}, {id = \"a\", primary_key = \"c2VjcmV0\"}]", []string{
 			`F:1:55: device.id: "a" is there already, on line 1`}},
 	}
@@ -177,7 +184,7 @@ func TestFaultsKeepSecrets(t *testing.T) {
 		"[[account]]\nname = \"a\"\npassword = [\"" + secret + "\"]",
 		"[[device]]\nid = \"a\"\nprimary_key = \"!" + secret + "\"\nsecondary_key = \"!" + secret + "\"",
 		"[iothub]\nconnection = \"" + secret + "\"",
-		"[iothub]\nconnection = \"HostName=h;DeviceId=d;ModuleId=m;SharedAccessKey=!" + secret + "\"",
+		"[iothub]\nconnection = \"HostName=h;DeviceId=d;ModuleId=$edgeHub;SharedAccessKey=!" + secret + "\"",
 		"[iothub]\nproxy = \"https://u:" + secret + "@h:1\"",
 		"[iothub]\nproxy = \"http://u:" + secret + "%zz@h:1\"",
 		"[iothub]\nconnection = \"" + secret + "\nx=1",

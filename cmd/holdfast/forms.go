@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -42,6 +43,17 @@ func checkFilter(s string) error {
 	return nil
 }
 
+// checkForward is checkFilter for topics that ordinary clients may publish to.
+func checkForward(s string) error {
+	if err := checkFilter(s); err != nil {
+		return err
+	}
+	if strings.HasPrefix(s, "$") || s == "devices" || strings.HasPrefix(s, "devices/") {
+		return fmt.Errorf("filter %q: ordinary clients cannot publish there, and what IoT Hub devices send goes up without a rule", s)
+	}
+	return nil
+}
+
 // checkAddress takes "host:port" and gives the port. least is 1 where port 0
 // (any) makes no sense.
 func checkAddress(s string, least int) (port string, err error) {
@@ -56,27 +68,39 @@ func checkAddress(s string, least int) (port string, err error) {
 	return port, nil
 }
 
+// wantConnection is the form of a connection string.
+const wantConnection = "want HostName=…;DeviceId=…;ModuleId=$edgeHub;SharedAccessKey=…"
+
 // checkConnection never quotes a value: one of them is a key.
 func checkConnection(s string) error {
 	fields := map[string]string{}
-	for part := range strings.SplitSeq(strings.TrimSuffix(strings.TrimSpace(s), ";"), ";") {
-		k, v, ok := strings.Cut(part, "=")
-		if !ok {
-			return errors.New("want HostName=…;DeviceId=…;ModuleId=$edgeHub;SharedAccessKey=…, have a part without \"=\"")
+	for part := range strings.SplitSeq(s, ";") {
+		k, v, ok := strings.Cut(strings.TrimSpace(part), "=")
+		switch {
+		case k == "" && !ok: // a semicolon at the end
+		case k == "SharedAccessKeyName":
+			return errors.New("this is the connection string of a service policy; want the one of the gateway's module $edgeHub")
+		case k == "GatewayHostName":
+			return errors.New("GatewayHostName is not taken here; put the parent's host and port into iothub.address")
+		case !ok || !slices.Contains([]string{"HostName", "DeviceId", "ModuleId", "SharedAccessKey"}, k):
+			return errors.New(wantConnection + " and nothing else")
+		default:
+			fields[k] = v
 		}
-		fields[k] = v
 	}
-	for _, k := range []string{"HostName", "DeviceId", "ModuleId", "SharedAccessKey"} {
-		if fields[k] != "" {
-			continue
+	for _, k := range []string{"HostName", "DeviceId", "SharedAccessKey"} {
+		if fields[k] == "" {
+			return fmt.Errorf("%s is missing; %s", k, wantConnection)
 		}
-		if k == "ModuleId" {
-			return errors.New("ModuleId is missing; want the connection string of the gateway's module $edgeHub, not the one of the device")
-		}
-		return fmt.Errorf("%s is missing; want HostName=…;DeviceId=…;ModuleId=$edgeHub;SharedAccessKey=…", k)
 	}
-	if err := checkIdentity(fields["DeviceId"] + "/" + fields["ModuleId"]); err != nil {
-		return err
+	if fields["ModuleId"] != "$edgeHub" {
+		return errors.New("ModuleId is not $edgeHub; want the connection string of the gateway's module $edgeHub, not the one of the device or of another module")
+	}
+	if !isHost(fields["HostName"]) {
+		return errors.New("HostName has to be a host name alone; a port goes into iothub.address")
+	}
+	if err := wire.CheckID(fields["DeviceId"]); err != nil {
+		return fmt.Errorf("DeviceId: %w", err)
 	}
 	if _, err := wire.DecodeKey(fields["SharedAccessKey"]); err != nil {
 		return errors.New("SharedAccessKey is not base64; copy the whole connection string")
@@ -87,7 +111,7 @@ func checkConnection(s string) error {
 // checkProxy never quotes the address: there may be a password in it.
 func checkProxy(s string) error {
 	u, err := url.Parse(s)
-	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" {
+	if err != nil || u.Scheme != "http" || u.Hostname() == "" || u.Port() == "" || strings.Trim(u.Path, "/") != "" {
 		return errors.New("want http://host:port or http://user:password@host:port")
 	}
 	return nil

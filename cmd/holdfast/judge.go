@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"time"
 
 	"holdfast.dev/holdfast/hub/identity"
 	"holdfast.dev/holdfast/hub/iothub"
@@ -75,7 +76,7 @@ func (j *judge) config(c Config) {
 		if f.Filter == "" {
 			j.fault(at, `filter is missing: which topics go up, like "plant/#"`)
 		} else {
-			j.check(at+".filter", checkFilter(f.Filter))
+			j.check(at+".filter", checkForward(f.Filter))
 		}
 		j.priority(at+".priority", f.Priority)
 	}
@@ -125,7 +126,10 @@ func (j *judge) ports(c Config) {
 
 func (j *judge) mqtt(c mqtt.Config) {
 	j.notNegative("mqtt.max_clients", float64(c.MaxClients))
-	j.notNegative("mqtt.window", float64(c.Window))
+	j.between("mqtt.window", c.Window, 1, 65535) // an MQTT receive maximum has 16 bits
+	if k := time.Duration(c.KeepAlive); k != 0 && (k < time.Second || k > 65535*time.Second) {
+		j.fault("mqtt.keep_alive", `want "1s" to "18h"`)
+	}
 }
 
 func (j *judge) iothub(c iothub.Config) {
@@ -142,12 +146,19 @@ func (j *judge) iothub(c iothub.Config) {
 	if c.Proxy != "" {
 		j.check("iothub.proxy", checkProxy(c.Proxy))
 	}
-	j.notNegative("iothub.window", float64(c.Window))
-	j.notNegative("iothub.window_total", float64(c.WindowTotal))
-	j.notNegative("iothub.window_bytes", float64(c.WindowBytes))
+	j.between("iothub.window", c.Window, 1, 60000) // an MQTT packet id has 16 bits
+	j.between("iothub.window_total", c.WindowTotal, 1, 60000)
+	j.between("iothub.window_bytes", c.WindowBytes, 2*wire.MaxMessage, 1<<30)
 	j.notNegative("iothub.rate", c.Rate)
 	j.notNegative("iothub.connections_per_second", c.ConnectionsPerSecond)
 	j.priority("iothub.priority", c.Priority)
+}
+
+// between takes zero for the default.
+func (j *judge) between(path string, v, least, most int) {
+	if v != 0 && (v < least || v > most) {
+		j.fault(path, "want %d to %d, have %d", least, most, v)
+	}
 }
 
 func (j *judge) notNegative(path string, v float64) {
