@@ -156,21 +156,18 @@ func (h *Hub) Host() string { return h.cfg.Host }
 // writing the state failed.
 func (h *Hub) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
-	servers := []*http.Server{h.server(h.rest())}
+	rest, control := h.server(h.rest()), h.server(h.controls())
 	g.Go(func() error { return ended(h.serveMQTT()) })
-	g.Go(func() error { return ended(servers[0].Serve(tls.NewListener(h.https, h.httpTLS()))) })
+	g.Go(func() error { return ended(rest.Serve(tls.NewListener(h.https, h.httpTLS()))) })
 	if h.control != nil {
-		s := h.server(h.controls())
-		servers = append(servers, s)
-		g.Go(func() error { return ended(s.Serve(h.control)) })
+		g.Go(func() error { return ended(control.Serve(h.control)) })
 	}
 	g.Go(func() error { return h.keepState(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
 		h.end()
-		for _, s := range servers {
-			s.Close() // its error is that of a listener already closed
-		}
+		rest.Close() // their errors are those of listeners closed already
+		control.Close()
 		return nil
 	})
 	err := g.Wait()
