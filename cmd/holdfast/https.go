@@ -71,9 +71,7 @@ func (s *Server) Run(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(s.Log.Handler(), slog.LevelDebug), // every port scanner is one of these
 	}
 	if s.TLS != nil {
-		config := s.TLS.Clone()
-		config.NextProtos = []string{"http/1.1"} // HTTP/2 has no upgrade to WebSocket that clients know
-		l = tls.NewListener(l, config)
+		l = tls.NewListener(l, s.TLS) // and so HTTP/1.1: HTTP/2 has no upgrade to WebSocket that clients know
 	}
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()
