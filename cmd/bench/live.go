@@ -93,14 +93,14 @@ type view struct {
 }
 
 func (v view) String() string {
-	link := "down"
+	link := "link down"
 	switch {
 	case !v.gateway:
-		link = "gateway is dead"
+		link = "no gateway"
 	case v.link:
-		link = "up"
+		link = "link up"
 	}
-	return fmt.Sprintf("link %-4s  backlog %6s  oldest %3.0f s  in %5.0f/s  out %5.0f/s  acked %s  arrived %s  clients %d",
+	return fmt.Sprintf("%-10s  backlog %6s  oldest %3.0f s  in %5.0f/s  out %5.0f/s  acked %s  arrived %s  clients %d",
 		link, thousands(int64(v.backlog)), v.oldest, v.in, v.out, thousands(v.acked), thousands(v.arrived), v.clients)
 }
 

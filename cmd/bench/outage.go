@@ -252,6 +252,9 @@ func (o *outage) observe(ctx context.Context) error {
 			past = past[1:]
 		}
 		s, err := o.gw.poll(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
 		v := view{gateway: err == nil, link: s.Link.Up, clients: s.Clients, acked: now.acked, arrived: now.arrived, ledger: s.Totals}
 		v.backlog, v.parked, v.oldest = s.waiting()
 		span := now.at.Sub(past[0].at).Seconds()

@@ -135,9 +135,9 @@ func (p profile) interval() time.Duration {
 }
 
 // stages is into how many equal parts a fixed number of messages is dealt: one
-// before the cut, one around each kill, one for the drain. So devices are sending
-// at each of these moments, however fast the machine is.
-func (p profile) stages() int { return p.kills + 2 }
+// before the cut, one after it, one around each kill, one for the drain. So devices
+// are sending at each of these moments, however fast the machine is.
+func (p profile) stages() int { return p.kills + 3 }
 
 // limit is the last number that device i of all may send up to the end of a stage,
 // from 1.

@@ -116,12 +116,17 @@ func (o *outage) cut(ctx context.Context) error {
 	if o.watch != nil {
 		o.local.cutHeard, o.local.cutAcked = o.watch.heard.Load(), o.ordinaryAcked()
 	}
+	o.release(2)
+	part := o.p.outage / time.Duration(o.p.kills+1)
 	for i := range o.p.kills {
-		stage := i + 2
-		o.release(stage)
-		wait := o.p.outage*time.Duration(i+1)/time.Duration(o.p.kills+1) - time.Since(start)
-		if _, err := until(ctx, max(wait, time.Millisecond), func() bool { return o.half(stage) }); err != nil {
-			return err
+		if !pause(ctx, time.Duration(i+1)*part-time.Since(start)) {
+			return context.Cause(ctx)
+		}
+		o.release(i + 3)
+		if o.p.messages > 0 { // the kill falls amid this stage
+			if _, err := until(ctx, part/2, func() bool { return o.half(i + 3) }); err != nil {
+				return err
+			}
 		}
 		if err := o.kill(ctx); err != nil {
 			return err
@@ -179,7 +184,7 @@ func (o *outage) ordinaryAcked() int64 {
 func (o *outage) drain(ctx context.Context) error {
 	start := time.Now()
 	for range o.p.drain {
-		if _, err := until(ctx, 10*time.Second, func() bool { return o.view().out > 0 }); err != nil {
+		if _, err := until(ctx, time.Minute, func() bool { return o.view().out > 0 }); err != nil {
 			return err
 		}
 		if err := o.kill(ctx); err != nil {
