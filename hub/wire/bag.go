@@ -48,11 +48,11 @@ func NewBag(pairs ...string) Bag {
 	if len(pairs)%2 != 0 {
 		panic("wire: NewBag: key without value")
 	}
-	var b Bag
+	var b bagWriter
 	for i := 0; i < len(pairs); i += 2 {
-		b = b.add(pairs[i], pairs[i+1])
+		b.add(pairs[i], pairs[i+1])
 	}
-	return b
+	return b.bag()
 }
 
 // Get returns the decoded value of key and whether it is there.
@@ -81,31 +81,38 @@ func (b Bag) All() iter.Seq2[string, string] {
 // With returns the bag with key set to value: replaced in place if it is there,
 // else at the end.
 func (b Bag) With(key, value string) Bag {
-	if _, ok := b.Get(key); !ok {
-		return b.add(key, value)
-	}
-	var out Bag
+	var out bagWriter
 	done := false
 	for pair := range split(string(b)) {
 		k, _, _ := strings.Cut(pair, "=")
 		switch {
 		case unescape(k) != key:
-			out = out.join(pair)
+			out.join(pair)
 		case !done:
-			out, done = out.add(key, value), true
+			out.add(key, value)
+			done = true
 		}
 	}
-	return out
-}
-
-func (b Bag) add(k, v string) Bag { return b.join(escape(k) + "=" + escape(v)) }
-
-func (b Bag) join(pair string) Bag {
-	if b == "" {
-		return Bag(pair)
+	if !done {
+		out.add(key, value)
 	}
-	return b + "&" + Bag(pair)
+	return out.bag()
 }
+
+// bagWriter builds a bag in time linear in its length: a bag is as long as its
+// sender likes, up to a topic's 64 KiB.
+type bagWriter struct{ s strings.Builder }
+
+func (w *bagWriter) add(k, v string) { w.join(escape(k) + "=" + escape(v)) }
+
+func (w *bagWriter) join(pair string) {
+	if w.s.Len() > 0 {
+		w.s.WriteByte('&')
+	}
+	w.s.WriteString(pair)
+}
+
+func (w *bagWriter) bag() Bag { return Bag(w.s.String()) }
 
 func split(s string) iter.Seq[string] {
 	return func(yield func(string) bool) {

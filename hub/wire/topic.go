@@ -2,6 +2,7 @@ package wire
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -114,7 +115,7 @@ func ParseMethodReply(topic string) (status int, rid string, err error) {
 	if err != nil {
 		return 0, "", err
 	}
-	if _, err := fmt.Sscanf(s, "%d", &status); err != nil {
+	if status, err = strconv.Atoi(s); err != nil {
 		return 0, "", fmt.Errorf("topic %q: status %q is not a number", topic, s)
 	}
 	return status, rid, nil

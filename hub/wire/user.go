@@ -91,7 +91,7 @@ func (u *User) props(s string) error {
 
 // String writes the user name in the form the SDKs use.
 func (u User) String() string {
-	s := u.Host + "/" + u.ClientID() + "/?api-version=" + u.APIVersion
+	s := u.Host + "/" + u.ClientID() + "/?api-version=" + escape(u.APIVersion)
 	if u.ModelID != "" {
 		s += "&model-id=" + escape(u.ModelID)
 	}
