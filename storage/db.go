@@ -3,6 +3,7 @@ package storage
 import (
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -113,7 +114,7 @@ func (db *DB) open() error {
 			"Bring the files of %s back, or remove STORE to begin anew", ErrDamaged, filepath.Join(db.dir, "journal"))
 	}
 	db.j, err = journal.Open(filepath.Join(db.dir, "journal"),
-		journal.Options{StoreID: m.id, SegmentBytes: db.o.SegmentBytes, MaxBytes: db.o.MaxBytes}, r.frame, damaged)
+		journal.Options{StoreID: m.id, SegmentBytes: db.o.SegmentBytes, MaxBytes: db.o.MaxBytes, Flush: db.o.flush}, r.frame, damaged)
 	if err != nil {
 		return err
 	}
@@ -177,9 +178,15 @@ func (db *DB) queue(name string) *Queue {
 	if q := db.byName[name]; q != nil {
 		return q
 	}
-	id := uint32(len(db.byID))
-	for db.byID[id] != nil {
-		id++
+	// The number comes from the name, so that a queue whose name was lost to damage
+	// finds it again; the name in the journal is what counts.
+	id := crc32.Checksum([]byte(name), castagnoli)
+	for ; db.byID[id] != nil || id == noQueue; id++ {
+		if q := db.byID[id]; q != nil && q.unnamed {
+			delete(db.byName, q.name)
+			q.name, q.unnamed, q.written, db.byName[name] = name, false, false, q
+			return q
+		}
 	}
 	return db.newQueue(id, name)
 }
@@ -243,3 +250,6 @@ func (db *DB) stop(err error) {
 		r.finish(err)
 	}
 }
+
+// Full says whether appends are refused for want of room.
+func (db *DB) Full() bool { return db.full.Load() }

@@ -16,8 +16,12 @@ func (db *DB) Ledger() []Row {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	rows := make([]Row, 0, len(db.ledger))
-	for _, r := range db.ledger {
-		rows = append(rows, *r)
+	for k, r := range db.ledger {
+		row := *r
+		if q := db.byID[k.queue]; q != nil {
+			row.Queue = q.name
+		}
+		rows = append(rows, row)
 	}
 	slices.SortFunc(rows, func(a, b Row) int {
 		if c := strings.Compare(a.Queue, b.Queue); c != 0 {
@@ -52,16 +56,16 @@ func (db *DB) Verify() error {
 	}
 	for k, r := range db.ledger {
 		if b := r.Balance(); b != 0 {
-			return fmt.Errorf("ledger of %q in %q is off by %d: %+v", r.Sender, r.Queue, b, *r)
+			return fmt.Errorf("ledger of %q in queue %08x is off by %d: %+v", r.Sender, k.queue, b, *r)
 		}
 		if c := counts[k]; c.pending != r.Pending || c.parked != r.Parked {
-			return fmt.Errorf("ledger of %q in %q says %d pending and %d parked, the index %d and %d",
-				r.Sender, r.Queue, r.Pending, r.Parked, c.pending, c.parked)
+			return fmt.Errorf("ledger of %q in queue %08x says %d pending and %d parked, the index %d and %d",
+				r.Sender, k.queue, r.Pending, r.Parked, c.pending, c.parked)
 		}
 		delete(counts, k)
 	}
 	for k := range counts {
-		return fmt.Errorf("index has records of %q in queue %d without a row in the ledger", db.names[k.who], k.queue)
+		return fmt.Errorf("index has records of %q in queue %08x without a row in the ledger", db.names[k.who], k.queue)
 	}
 	return nil
 }
@@ -71,10 +75,7 @@ func (db *DB) row(who, queue uint32) *Row {
 	k := rowKey{who, queue}
 	r := db.ledger[k]
 	if r == nil {
-		r = &Row{Sender: db.names[who]}
-		if q := db.byID[queue]; q != nil {
-			r.Queue = q.name
-		}
+		r = &Row{Sender: db.names[who]} // Ledger fills in the queue's name
 		db.ledger[k] = r
 	}
 	return r

@@ -82,7 +82,7 @@ func (db *DB) picture() []*group {
 	add(kindBegin, func(b []byte) []byte { return b })
 	for _, id := range slices.Sorted(maps.Keys(db.byID)) {
 		q := db.byID[id]
-		if !q.written {
+		if !q.written || q.unnamed {
 			continue
 		}
 		add(kindQueue, func(b []byte) []byte { return appendString(binary.AppendUvarint(b, uint64(id)), q.name) })

@@ -27,6 +27,7 @@ type Queue struct {
 
 	// Guarded by db.mu.
 	written bool     // the journal knows it
+	unnamed bool     // damage took its name
 	base    Position // position of entries[0]
 	entries []entry
 	bytes   uint64

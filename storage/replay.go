@@ -1,8 +1,10 @@
 package storage
 
 import (
+	"bytes"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 
@@ -92,7 +94,7 @@ func (r *replay) record(k kind, p []byte, loc journal.Loc) error {
 	case kindRow:
 		r.row(in)
 	case kindEnd:
-		r.end()
+		err = r.end()
 	default:
 		return fmt.Errorf("%w: unknown kind", ErrVersion)
 	}
@@ -109,7 +111,8 @@ func (r *replay) numbered(id uint32) *Queue {
 	if q := r.db.byID[id]; q != nil {
 		return q
 	}
-	r.open(id, fmt.Sprintf("unnamed-%d", id))
+	r.open(id, fmt.Sprintf("unnamed-%08x", id))
+	r.db.byID[id].unnamed = true
 	return r.db.byID[id]
 }
 
@@ -118,7 +121,7 @@ func (r *replay) open(id uint32, name string) {
 	if q := db.byID[id]; q != nil {
 		if q.name != name { // named at last
 			delete(db.byName, q.name)
-			q.name, db.byName[name] = name, q
+			q.name, q.unnamed, db.byName[name] = name, false, q
 		}
 		return
 	}
@@ -198,14 +201,11 @@ func (r *replay) row(in *reader) {
 	if in.err != nil {
 		return
 	}
-	if q := r.db.byID[queue]; q != nil {
-		row.Queue = q.name
-	}
 	r.taken.ledger[rowKey{r.db.number(sender), queue}] = row
 }
 
 // end closes a picture.
-func (r *replay) end() {
+func (r *replay) end() (err error) {
 	first := !r.pictured
 	r.inside, r.pictured = false, true
 	r.db.pictured = append(r.db.pictured, r.segment)
@@ -214,11 +214,34 @@ func (r *replay) end() {
 		r.db.ledger = r.taken.ledger
 	case r.damaged:
 		r.replace()
+	case r.db.o.check:
+		err = r.taken.compare(r.db)
 	}
 	r.skip, r.taken = false, nil
 	if !first {
 		r.damaged = false
 	}
+	return err
+}
+
+// compare says where a picture differs from what replay has made.
+func (p *picture) compare(db *DB) error {
+	for k, want := range p.ledger {
+		if got := db.row(k.who, k.queue); *got != *want {
+			return fmt.Errorf("picture has the row %+v, replay %+v", *want, *got)
+		}
+	}
+	for k, got := range db.ledger {
+		if p.ledger[k] == nil && *got != (Row{Sender: got.Sender}) {
+			return fmt.Errorf("picture has no row %+v", *got)
+		}
+	}
+	for name, m := range db.maps {
+		if !maps.EqualFunc(m, p.maps[name], bytes.Equal) && len(m)+len(p.maps[name]) > 0 {
+			return fmt.Errorf("picture has map %s as %q, replay as %q", name, p.maps[name], m)
+		}
+	}
+	return nil
 }
 
 // replace takes the picture's maps and ledger for ours after damage. Records that

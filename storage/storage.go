@@ -23,6 +23,7 @@ package storage
 import (
 	"errors"
 	"log/slog"
+	"os"
 	"time"
 )
 
@@ -114,11 +115,13 @@ func (r Row) Balance() int64 {
 
 // Options of a DB. The zero value works.
 type Options struct {
-	Clock        Clock         // SystemClock if nil
-	SegmentBytes int           // size of a journal segment: 16 MiB if zero, at least 1 MiB
-	MaxBytes     int64         // most that the journal may take on disk: 1 GiB if zero
-	Log          *slog.Logger  // damage and faults; nothing if nil
-	Linger       time.Duration // longest wait for company before a commit: 1 ms if zero, none if negative
+	Clock        Clock                // SystemClock if nil
+	SegmentBytes int                  // size of a journal segment: 16 MiB if zero, at least 1 MiB
+	MaxBytes     int64                // most that the journal may take on disk: 1 GiB if zero
+	Log          *slog.Logger         // damage and faults; nothing if nil
+	flush        func(*os.File) error // of the journal; set by tests
+	check        bool                 // replay compares every picture with what it has; set by tests
+	Linger       time.Duration        // longest wait for company before a commit: 1 ms if zero, none if negative
 }
 
 // Stats are a DB's figures.

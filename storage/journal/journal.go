@@ -46,11 +46,12 @@ const Page = 4096 // bytes
 // quota is full. Nothing was written.
 var ErrNoSpace = errors.New("no space for another journal segment")
 
-// Options of a Journal. All must be set.
+// Options of a Journal. All but Flush must be set.
 type Options struct {
 	StoreID      uint64
-	SegmentBytes int   // size of a segment, a multiple of Page
-	MaxBytes     int64 // most that all segments and the spare may take
+	Flush        func(*os.File) error // makes a frame durable: fdatasync if nil; tests let it fail
+	SegmentBytes int                  // size of a segment, a multiple of Page
+	MaxBytes     int64                // most that all segments and the spare may take
 }
 
 // Journal is an open folder of segments.
@@ -96,7 +97,7 @@ func (j *Journal) Write(n int, body []byte) (Loc, error) {
 	if _, err := s.file.WriteAt(j.buf, int64(s.end)); err != nil {
 		return Loc{}, fmt.Errorf("write frame to %s: %w", s.file.Name(), err)
 	}
-	if err := unix.Fdatasync(int(s.file.Fd())); err != nil {
+	if err := j.o.Flush(s.file); err != nil {
 		return Loc{}, fmt.Errorf("flush %s: %w", s.file.Name(), err)
 	}
 	loc := Loc{s.id, uint32(s.end + headerSize)}
@@ -226,6 +227,8 @@ func (j *Journal) Close() error {
 	j.segments = nil
 	return errors.Join(errs...)
 }
+
+func fdatasync(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }
 
 func (j *Journal) last() *segment {
 	j.mu.RLock()

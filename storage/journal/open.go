@@ -8,8 +8,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-
-	"golang.org/x/sys/unix"
 )
 
 // Frame is one frame as Open finds it.
@@ -38,6 +36,9 @@ type Damage struct {
 // The flush comes first: after a kill the page cache may show a frame that is not
 // on disk, and a power cut would take it back after its positions were used.
 func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) error) (*Journal, error) {
+	if o.Flush == nil {
+		o.Flush = fdatasync
+	}
 	j := &Journal{dir: dir, o: o, next: 1}
 	if err := j.spare.adopt(dir, o.SegmentBytes); err != nil {
 		return nil, err
@@ -76,7 +77,7 @@ func (j *Journal) openSegments() error {
 			return fmt.Errorf("open segment: %w", err)
 		}
 		j.segments = append(j.segments, &segment{first: first, file: f})
-		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+		if err := j.o.Flush(f); err != nil {
 			return fmt.Errorf("flush %s: %w", f.Name(), err)
 		}
 	}
