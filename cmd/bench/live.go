@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode/utf8"
 
 	"golang.org/x/term"
 )
@@ -56,11 +55,12 @@ func (c *console) text(s string) {
 	io.WriteString(c.out, s)
 }
 
-// line shows the live line.
-func (c *console) line(s string) {
+// line shows the live line, in its narrow form where the terminal is too narrow
+// for the wide one.
+func (c *console) line(wide, narrow string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	s = c.clock() + "  " + s
+	s := c.clock() + "  " + wide
 	if c.width == nil {
 		if time.Since(c.last) >= plainEvery {
 			c.last = time.Now()
@@ -68,9 +68,11 @@ func (c *console) line(s string) {
 		}
 		return
 	}
-	if most := c.width() - 1; utf8.RuneCountInString(s) > most {
-		s = string([]rune(s)[:most])
+	most := c.width() - 1
+	if len(s) > most {
+		s = c.clock() + "  " + narrow
 	}
+	s = s[:min(len(s), most)] // all ASCII
 	io.WriteString(c.out, "\r\x1b[K"+s)
 	c.live = true
 }
@@ -92,16 +94,25 @@ type view struct {
 	ledger         ledger
 }
 
-func (v view) String() string {
-	link := "link down"
+// state is the first word of the line.
+func (v view) state() string {
 	switch {
 	case !v.gateway:
-		link = "no gateway"
+		return "no gateway"
 	case v.link:
-		link = "link up"
+		return "link up"
 	}
+	return "link down"
+}
+
+func (v view) narrow() string {
+	return fmt.Sprintf("%-9s backlog %s, %.0f s  in %.0f/s out %.0f/s  arrived %s of %s",
+		v.state(), thousands(int64(v.backlog)), v.oldest, v.in, v.out, thousands(v.arrived), thousands(v.acked))
+}
+
+func (v view) wide() string {
 	return fmt.Sprintf("%-10s  backlog %6s  oldest %3.0f s  in %5.0f/s  out %5.0f/s  acked %s  arrived %s  clients %d",
-		link, thousands(int64(v.backlog)), v.oldest, v.in, v.out, thousands(v.acked), thousands(v.arrived), v.clients)
+		v.state(), thousands(int64(v.backlog)), v.oldest, v.in, v.out, thousands(v.acked), thousands(v.arrived), v.clients)
 }
 
 // thousands writes n with commas.

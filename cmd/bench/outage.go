@@ -263,7 +263,7 @@ func (o *outage) observe(ctx context.Context) error {
 		o.mu.Lock()
 		o.seen = v
 		o.mu.Unlock()
-		o.con.line(v.String())
+		o.con.line(v.wide(), v.narrow())
 		select {
 		case <-ctx.Done():
 			return nil

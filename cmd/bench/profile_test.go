@@ -89,18 +89,18 @@ func TestMembers(t *testing.T) {
 func TestConsole(t *testing.T) {
 	var out bytes.Buffer
 	c := &console{out: &out, start: time.Now()}
-	c.line("one")
-	c.line("two") // too soon for a log
+	c.line("one", "1")
+	c.line("two", "2") // too soon for a log
 	c.say("now %d", 3)
 	if got, want := out.String(), "   0.0s  one\n   0.0s  now 3\n"; got != want {
 		t.Errorf("without a terminal: %q, want %q", got, want)
 	}
 	out.Reset()
 	c = &console{out: &out, start: time.Now(), width: func() int { return 20 }}
-	c.line("one")
-	c.line("two is longer than the line")
+	c.line("one", "1")
+	c.line("two is longer than the line", "2 is too long")
 	c.say("now")
-	want := "\r\x1b[K   0.0s  one" + "\r\x1b[K   0.0s  two is lon" + "\r\x1b[K" + "   0.0s  now\n"
+	want := "\r\x1b[K   0.0s  one" + "\r\x1b[K   0.0s  2 is too l" + "\r\x1b[K" + "   0.0s  now\n"
 	if got := out.String(); got != want {
 		t.Errorf("on a terminal: %q, want %q", got, want)
 	}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 )
@@ -27,7 +28,7 @@ func (o *outage) stay(ctx context.Context) error {
 		d.send(1<<30, stayInterval)
 	}
 	<-ctx.Done()
-	if err := context.Cause(ctx); err != context.Canceled {
+	if err := context.Cause(ctx); !errors.Is(err, context.Canceled) {
 		return err // somebody died
 	}
 	o.con.say("stopping")
