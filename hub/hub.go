@@ -111,7 +111,6 @@ type Kind uint8
 const (
 	Method        Kind = iota + 1 // a direct method; Name is its name, the Reply is the device's
 	CloudToDevice                 // a message; the Reply says only that the device has acknowledged it
-	Desired                       // a desired-properties patch
 )
 
 func (k Kind) String() string {
@@ -120,8 +119,6 @@ func (k Kind) String() string {
 		return "method"
 	case CloudToDevice:
 		return "cloud-to-device"
-	case Desired:
-		return "desired"
 	}
 	return "unknown"
 }
@@ -206,20 +203,12 @@ type Link interface {
 	Changed() <-chan struct{}
 }
 
-// Policy is what happens when a message's queue has no room.
-type Policy uint8
-
-const (
-	Refuse Policy = iota // the message is not kept, for any destination; its sender is told ErrFull
-	Evict                // the oldest of that queue make way, counted
-)
-
-// Dest says where a message is kept, and on what terms.
+// Dest says where a message is kept, and on what terms. A destination without room
+// refuses the message, for all: its sender is told ErrFull and keeps it.
 type Dest struct {
 	Queue    string        // the destination, e.g. "iothub"
 	Priority int           // 0 (first) to 9; each has a queue of its own, a lane
 	TTL      time.Duration // 0: for ever
-	Full     Policy
 	Note     []byte // of this copy alone
 }
 
