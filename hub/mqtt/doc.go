@@ -1,2 +1,36 @@
 // Package mqtt is the bridge for downstream devices: an embedded MQTT broker.
+//
+// The idea is a division of labour with mochi-mqtt: mochi decodes packets, keeps
+// connections and matches topics; keeping, acknowledging and delivering are ours.
+// A publish is handed to the hub, and PUBACK is sent when the hub says that it is
+// in its custody, not before; many may be under way for one client. Only then do
+// other clients get it. A message that is not kept is never acknowledged: the
+// connection ends (3.1.1) or a reason says why (5).
+//
+// Two kinds of client share the listeners (TCP, TLS, WebSocket), told apart by
+// their user name: IoT Hub devices and modules, who speak 3.1.1 and Microsoft's
+// topics (hub/wire), and ordinary clients of 3.1.1 and 5, who have accounts with
+// topic filters and also talk to each other. What ordinary clients say goes up
+// where a Forward rule wants it.
+//
+// The few types: Broker is the bridge; conn, the gatehouse, is the net.Conn that
+// stands between a client and mochi and lets through only what is well formed,
+// to the last byte; session outlives the connection and has the subscriptions and
+// the outbox, with packet ids of its own. A connection has three goroutines: one
+// reads (mochi's, and all hooks run on it), pump writes, and one of mochi's idles.
+// fanout, one for the broker, gives kept messages to others.
+//
+// Locks are taken in this order: Broker.mu, session.mu, conn.mu. What the hub
+// calls back on its committing goroutine takes conn.mu only, for moments.
+//
+// mochi's own sessions, takeover, retained messages, wills, in-flight messages
+// and fan-out are not used: they lose messages, or mix up two clients who come at
+// once, and they would have to agree with ours at every moment.
+//
+// Caveats. Sessions, retained messages and what waits for clients are in memory:
+// they do not survive a restart, while what goes up does. Quality of service 2
+// and shared subscriptions are not offered, twins are answered with 501, a
+// module's inputs get nothing. MQTT 5 properties go from client to client and not
+// up. An IoT Hub client's outbox ends with its connection: the cloud keeps
+// cloud-to-device messages until they are acknowledged, and sends them again.
 package mqtt

@@ -1,0 +1,316 @@
+package mqtt
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math"
+	"net"
+	"runtime/debug"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	mochi "github.com/mochi-mqtt/server/v2"
+
+	"holdfast.dev/holdfast/hub"
+	"holdfast.dev/holdfast/hub/identity"
+	"holdfast.dev/holdfast/hub/wire"
+)
+
+// Gate is who may come in. Both proofs answer with an error that is
+// hub.ErrUnauthorized when the credential is bad; any other error, as
+// hub.ErrUnsure, means that it cannot be told yet and the client may try again.
+type Gate interface {
+	Device(ctx context.Context, u wire.User, password string) (hub.Identity, error)
+	Account(ctx context.Context, name, password string) (identity.Account, error)
+	// Known is false once an identity has vanished or been disabled.
+	Known(id hub.Identity) bool
+	// Changed gives a channel that is closed at the next change. Take it before Known.
+	Changed() <-chan struct{}
+}
+
+// Deps is what a Broker needs of the house.
+type Deps struct {
+	Gate    Gate
+	TLS     *tls.Config  // nil: no TLS listener
+	Gateway hub.Identity // whose the messages of accounts without a device are
+	Log     *slog.Logger
+}
+
+// Broker is the MQTT broker for downstream devices, a hub.Bridge.
+type Broker struct {
+	gate       Gate
+	gateway    hub.Identity
+	log        *slog.Logger
+	window     int
+	maxClients int
+	keepAlive  time.Duration
+	listeners  []*listener
+	server     *mochi.Server
+	topics     *mochi.TopicsIndex
+	retained   retained
+	fan        fanout
+	stats      stats
+	queued     atomic.Int64  // bytes that wait for clients
+	serial     atomic.Uint64 // of connections
+	proving    chan struct{} // one for each password that is being hashed
+
+	mu       sync.RWMutex
+	hub      hub.Hub         // nil unless running
+	closing  bool            // nobody enters any more
+	ctx      context.Context // of Run
+	live     int             // sessions with a connection
+	sessions map[string]*session
+	conns    map[*conn]struct{}
+	wg       sync.WaitGroup // of conns
+}
+
+// Usual values of Config.
+const (
+	usualClients   = 1000
+	usualPublishes = 100
+	usualKeepAlive = 10 * time.Minute
+)
+
+// proofs is how many account passwords are hashed at once: argon2id takes tens of
+// megabytes for each.
+const proofs = 2
+
+// New opens the listeners, so that an address that is in use is known at start.
+// Nobody is answered before Run.
+func New(cfg Config, d Deps) (*Broker, error) {
+	b := &Broker{
+		gate: d.Gate, gateway: d.Gateway, log: d.Log,
+		window: cfg.Window, maxClients: cfg.MaxClients, keepAlive: cfg.KeepAlive.Or(usualKeepAlive),
+		retained: retained{m: map[string]*message{}},
+		fan:      fanout{wake: make(chan struct{}, 1)},
+		stats:    stats{causes: map[string]uint64{}, said: map[string]bool{}},
+		proving:  make(chan struct{}, proofs),
+		ctx:      context.Background(),
+		sessions: map[string]*session{},
+		conns:    map[*conn]struct{}{},
+	}
+	if b.window == 0 {
+		b.window = usualPublishes
+	}
+	if b.maxClients == 0 {
+		b.maxClients = usualClients
+	}
+	switch {
+	case b.window < 1 || b.window > math.MaxUint16:
+		return nil, fmt.Errorf("[mqtt] window = %d: want 1 to 65535", b.window)
+	case b.maxClients < 1:
+		return nil, fmt.Errorf("[mqtt] max_clients = %d: want 1 or more", b.maxClients)
+	case b.keepAlive < time.Second || b.keepAlive > math.MaxUint16*time.Second:
+		return nil, fmt.Errorf("[mqtt] keep_alive = %s: want 1s to 18h", b.keepAlive)
+	}
+	var err error
+	if b.server, err = newServer(&hook{}); err != nil {
+		return nil, err
+	}
+	b.topics = b.server.Topics
+	b.listeners = listenersOf(cfg, d.TLS)
+	if err := b.listen(); err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+// newServer makes mochi ready: it is never started, for its listeners, $SYS
+// topics and sessions are not used; connections are given to it one by one.
+func newServer(h mochi.Hook) (*mochi.Server, error) {
+	limits := mochi.NewDefaultServerCapabilities()
+	limits.MaximumClientWritesPending = 1 // nothing is sent through its queues
+	limits.MaximumMessageExpiryInterval = 0
+	limits.MaximumPacketSize = maxPacket + 16
+	limits.MaximumQos = 1
+	limits.TopicAliasMaximum = maxAlias
+	limits.MinimumProtocolVersion = v311
+	limits.Compatibilities.NoInheritedPropertiesOnAck = true
+	s := mochi.New(&mochi.Options{
+		Capabilities:            limits,
+		ClientNetReadBufferSize: 512, // the gatehouse has the real one
+		// mochi logs whole packets, payload and all; what matters we log ourselves.
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	return s, s.AddHook(h, nil)
+}
+
+// Run serves clients until ctx ends. It may be run again.
+func (b *Broker) Run(ctx context.Context, h hub.Hub) error {
+	if err := b.listen(); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	b.mu.Lock()
+	b.hub, b.ctx, b.closing = h, ctx, false
+	b.mu.Unlock()
+	var inner sync.WaitGroup
+	for _, l := range b.listeners {
+		inner.Go(func() { l.accept(ctx, b) })
+		b.log.Info("listening", "protocol", l.name, "address", l.addr().String())
+	}
+	inner.Go(func() { b.fan.run(ctx, b) })
+	inner.Go(func() { b.janitor(ctx) })
+	inner.Go(func() { b.watch(ctx) })
+	<-ctx.Done()
+	for _, l := range b.listeners {
+		l.close()
+	}
+	b.hangUpAll()
+	b.wg.Wait()
+	inner.Wait()
+	return nil
+}
+
+func (b *Broker) hangUpAll() {
+	b.mu.Lock()
+	b.hub, b.closing = nil, true
+	open := make([]*conn, 0, len(b.conns))
+	for c := range b.conns {
+		open = append(open, c)
+	}
+	b.mu.Unlock()
+	var closing sync.WaitGroup
+	for _, c := range open {
+		c.hangUp(cause{"shutdown", codeShutdown, nil})
+		closing.Go(func() {
+			select { // time for what is due and for DISCONNECT
+			case <-c.ctx.Done():
+			case <-time.After(time.Second):
+			}
+			c.Close()
+		})
+	}
+	closing.Wait()
+}
+
+// running is the hub, or nil when the broker is not.
+func (b *Broker) running() hub.Hub {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.hub
+}
+
+func (b *Broker) context() context.Context {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	return b.ctx
+}
+
+// account proves an ordinary client's password.
+func (b *Broker) account(ctx context.Context, name, password string) (identity.Account, error) {
+	select {
+	case b.proving <- struct{}{}:
+		defer func() { <-b.proving }()
+		return b.gate.Account(ctx, name, password)
+	case <-ctx.Done():
+		return identity.Account{}, fmt.Errorf("prove account %s: %w", name, hub.ErrUnsure)
+	}
+}
+
+// serve is the life of one connection, on the caller's goroutine.
+func (b *Broker) serve(nc net.Conn) {
+	c := newConn(b, nc, "c"+strconv.FormatUint(b.serial.Add(1), 10))
+	if !b.enter(c) {
+		nc.Close()
+		return
+	}
+	defer b.exit(c)
+	nc.SetDeadline(time.Now().Add(connectTimeout))
+	if err := b.establish(c); err != nil {
+		b.log.Debug("client left", "client", c.who, "error", err)
+	}
+}
+
+// establish gives the connection to mochi. A panic costs this connection alone;
+// mochi would leave the client in its table then.
+func (b *Broker) establish(c *conn) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			b.server.Clients.Delete(c.id)
+			b.log.Error("connection panicked", "client", c.who, "panic", p, "stack", string(debug.Stack()))
+			err = fmt.Errorf("serve %s: panic: %v", c.who, p)
+		}
+	}()
+	return b.server.EstablishConnection("", c)
+}
+
+// strangers is how many connections there may be that have not proven who they
+// are, beyond max_clients.
+const strangers = 128
+
+func (b *Broker) enter(c *conn) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.closing || len(b.conns) >= b.maxClients+strangers {
+		return false
+	}
+	b.conns[c] = struct{}{}
+	b.wg.Add(1)
+	return true
+}
+
+func (b *Broker) exit(c *conn) {
+	c.Close()
+	c.mu.Lock()
+	pumping := c.pumping
+	c.mu.Unlock()
+	if pumping {
+		<-c.pumped
+	}
+	if c.session != nil {
+		b.detach(c)
+	}
+	b.mu.Lock()
+	delete(b.conns, c)
+	b.mu.Unlock()
+	b.wg.Done()
+}
+
+// watch hangs up on identities that are no longer known.
+func (b *Broker) watch(ctx context.Context) {
+	for {
+		changed := b.gate.Changed()
+		b.evictUnknown()
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+func (b *Broker) evictUnknown() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for key, s := range b.sessions {
+		if s.device == "" || b.gate.Known(s.device) {
+			continue
+		}
+		s.mu.Lock()
+		c := s.conn
+		s.expiry = 0
+		s.mu.Unlock()
+		if c != nil {
+			c.hangUp(cause{"unknown identity", codeAdministrative, errors.New("identity is disabled or gone")})
+		} else {
+			delete(b.sessions, key)
+			s.drop()
+		}
+	}
+}
+
+// end makes s go with its connection.
+func (s *session) end(c *conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn == c {
+		s.expiry = 0
+	}
+}

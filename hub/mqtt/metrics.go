@@ -1,0 +1,80 @@
+package mqtt
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// stats are the broker's counters since its start.
+type stats struct {
+	publishes   atomic.Uint64 // PUBLISH taken in, kept or not
+	acked       atomic.Uint64 // PUBACK sent with success
+	delivered   atomic.Uint64 // to subscribers: written at QoS 0, acknowledged at QoS 1
+	dropped     atomic.Uint64 // deliveries of QoS 1 that were evicted or ended with their session
+	droppedQoS0 atomic.Uint64 // deliveries of QoS 0 that nobody could take
+	expired     atomic.Uint64 // deliveries whose time was over
+	slow        atomic.Uint64 // clients hung up for being slow
+
+	mu     sync.Mutex
+	causes map[string]uint64 // refusals by reason
+	said   map[string]bool   // what the log has, by client and reason
+}
+
+// maxSaid bounds the memory of what was logged; then it begins anew.
+const maxSaid = 1000
+
+// refused counts what was refused and logs it, at Warn the first time for a
+// client and reason: a device that tries again each second must not fill the log.
+// It may be called with any lock held.
+func (b *Broker) refused(who, reason string, detail error) {
+	b.stats.mu.Lock()
+	b.stats.causes[reason]++
+	b.stats.mu.Unlock()
+	b.warn(who, reason, detail)
+}
+
+func (b *Broker) warn(who, reason string, detail error) {
+	key := who + "\x00" + reason
+	b.stats.mu.Lock()
+	again := b.stats.said[key]
+	if len(b.stats.said) >= maxSaid {
+		clear(b.stats.said)
+	}
+	b.stats.said[key] = true
+	b.stats.mu.Unlock()
+	log := b.log.Warn
+	if again {
+		log = b.log.Debug
+	}
+	log("client refused", "client", who, "reason", reason, "error", detail)
+}
+
+// Metrics gives the broker's figures. Labels are names and values in turn.
+func (b *Broker) Metrics(emit func(name string, value float64, labels ...string)) {
+	b.mu.RLock()
+	live, kept := b.live, len(b.sessions)
+	b.mu.RUnlock()
+	emit("mqtt_clients", float64(live))
+	emit("mqtt_sessions", float64(kept))
+	emit("mqtt_retained", float64(b.retained.len()))
+	emit("mqtt_queued_bytes", float64(b.queued.Load()))
+	for _, c := range []struct {
+		name string
+		n    *atomic.Uint64
+	}{
+		{"mqtt_publishes_total", &b.stats.publishes},
+		{"mqtt_acked_total", &b.stats.acked},
+		{"mqtt_delivered_total", &b.stats.delivered},
+		{"mqtt_dropped_total", &b.stats.dropped},
+		{"mqtt_dropped_qos0_total", &b.stats.droppedQoS0},
+		{"mqtt_expired_total", &b.stats.expired},
+		{"mqtt_slow_total", &b.stats.slow},
+	} {
+		emit(c.name, float64(c.n.Load()))
+	}
+	b.stats.mu.Lock()
+	defer b.stats.mu.Unlock()
+	for reason, n := range b.stats.causes {
+		emit("mqtt_refused_total", float64(n), "reason", reason)
+	}
+}
