@@ -184,7 +184,8 @@ func (o *outage) ordinaryAcked() int64 {
 func (o *outage) drain(ctx context.Context) error {
 	start := time.Now()
 	for range o.p.drain {
-		if _, err := until(ctx, time.Minute, func() bool { return o.view().out > 0 }); err != nil {
+		before := o.tally.arrived.Load()
+		if _, err := until(ctx, time.Minute, func() bool { return o.tally.arrived.Load() > before }); err != nil {
 			return err
 		}
 		if err := o.kill(ctx); err != nil {
