@@ -42,7 +42,7 @@ group as large as the window.`,
 	f := cmd.Flags()
 	f.IntVar(&a.window, "in-flight", 20, "`publishes` under way")
 	f.IntVar(&a.payload, "payload", 128, "`bytes` of a message's body")
-	f.DurationVar(&a.length, "length", 5*time.Second, "of each measurement")
+	f.DurationVar(&a.length, "for", 5*time.Second, "how long each measurement takes")
 	f.StringVar(&a.dir, "dir", "", "work `folder` on the disk to measure; a temporary one if not given")
 	f.StringVar(&a.bin, "bin", "bin", "`folder` of the holdfast binary")
 	f.StringVar(&a.mqtt, "mqtt", "", "plain MQTT `address` of a gateway that runs already")
@@ -51,7 +51,7 @@ group as large as the window.`,
 	cmd.MarkFlagsRequiredTogether("mqtt", "status", "connection")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if a.window < 1 || a.window > 1000 || a.payload < 0 || a.payload > 200<<10 || a.length < time.Second {
-			return errors.New("want --in-flight 1 to 1000, --payload 0 to 204800, --length 1s or more")
+			return errors.New("want --in-flight 1 to 1000, --payload 0 to 204800, --for 1s or more")
 		}
 		return a.run(cmd.Context(), cmd.OutOrStdout())
 	}

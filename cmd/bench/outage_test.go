@@ -31,7 +31,10 @@ func TestOutage(t *testing.T) {
 			var out bytes.Buffer
 			dir := filepath.Join(t.TempDir(), "work")
 			p := profile{devices: 6, messages: 1800, outage: time.Second, kills: 2, drain: 1, payload: 100,
-				window: 20, once: true, dir: dir, bin: fakeBin(t), stall: 2 * time.Second, env: []string{"BENCH_FAULT=" + tt.fault}}
+				window: 20, once: true, dir: dir, bin: fakeBin(t), stall: 20 * time.Second, env: []string{"BENCH_FAULT=" + tt.fault}}
+			if tt.fault != "" { // what is missing will not come
+				p.stall = 2 * time.Second
+			}
 			err := runOutage(t.Context(), p, &console{out: &out, start: time.Now()})
 			if tt.wrong == "" && err != nil || tt.wrong != "" && (err == nil || !strings.Contains(err.Error(), tt.wrong)) {
 				t.Fatalf("the run ended with %v, want %q; it said:\n%s", err, tt.wrong, &out)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -87,6 +88,10 @@ func TestMembers(t *testing.T) {
 }
 
 func TestConsole(t *testing.T) {
+	synctest.Test(t, testConsole) // where no time passes
+}
+
+func testConsole(t *testing.T) {
 	var out bytes.Buffer
 	c := &console{out: &out, start: time.Now()}
 	c.line("one", "1")
