@@ -113,17 +113,34 @@ func (o *outage) cut(ctx context.Context) error {
 	if err := o.switchUplink(mode); err != nil {
 		return err
 	}
-	if o.watch != nil {
-		o.local.cutHeard, o.local.cutAcked = o.watch.heard.Load(), o.ordinaryAcked()
-	}
+	heard, acked := o.localCounts()
 	o.release(2)
+	if err := o.killAll(ctx, start); err != nil {
+		return err
+	}
+	if !pause(ctx, o.p.outage-time.Since(start)) {
+		return context.Cause(ctx)
+	}
+	o.local.heard, o.local.acked = o.localCounts()
+	o.local.heard, o.local.acked = o.local.heard-heard, o.local.acked-acked
+	o.con.say("restoring the uplink after %.0f s", time.Since(start).Seconds())
+	o.release(o.p.stages())
+	o.mu.Lock()
+	o.restored = time.Now()
+	o.mu.Unlock()
+	return o.switchUplink(relayUp)
+}
+
+// killAll does the outage's kills, each at its share of the time since start; of a
+// fixed number of messages each has a stage and falls amid it.
+func (o *outage) killAll(ctx context.Context, start time.Time) error {
 	part := o.p.outage / time.Duration(o.p.kills+1)
 	for i := range o.p.kills {
 		if !pause(ctx, time.Duration(i+1)*part-time.Since(start)) {
 			return context.Cause(ctx)
 		}
 		o.release(i + 3)
-		if o.p.messages > 0 { // the kill falls amid this stage
+		if o.p.messages > 0 {
 			if _, err := until(ctx, part/2, func() bool { return o.half(i + 3) }); err != nil {
 				return err
 			}
@@ -132,18 +149,7 @@ func (o *outage) cut(ctx context.Context) error {
 			return err
 		}
 	}
-	if rest := o.p.outage - time.Since(start); rest > 0 && !pause(ctx, rest) {
-		return context.Cause(ctx)
-	}
-	if o.watch != nil {
-		o.local.heard, o.local.acked = o.watch.heard.Load()-o.local.cutHeard, o.ordinaryAcked()-o.local.cutAcked
-	}
-	o.con.say("restoring the uplink after %.0f s", time.Since(start).Seconds())
-	o.release(o.p.stages())
-	o.mu.Lock()
-	o.restored = time.Now()
-	o.mu.Unlock()
-	return o.switchUplink(relayUp)
+	return nil
 }
 
 func (o *outage) switchUplink(mode relayMode) error {
@@ -167,15 +173,18 @@ func (o *outage) kill(ctx context.Context) error {
 	return nil
 }
 
-// ordinaryAcked counts what the gateway has acknowledged to ordinary clients.
-func (o *outage) ordinaryAcked() int64 {
-	var n int64
+// localCounts tells what the watcher has heard and what was acknowledged to those
+// whom it listens to.
+func (o *outage) localCounts() (heard, acked int64) {
+	if o.watch == nil {
+		return 0, 0
+	}
 	for _, d := range o.devices {
 		if !d.rec.mid {
-			n += int64(d.rec.row(limits{}).acked)
+			acked += int64(d.rec.row(limits{}).acked)
 		}
 	}
-	return n
+	return o.watch.heard.Load(), acked
 }
 
 // drain lets the devices come to their end and waits until everything that was
