@@ -193,10 +193,16 @@ func TestScopeOfOne(t *testing.T) {
 		{"leaf", "m", "leaf/m;leaf;gw", 200, "leaf; leaf/m"},
 		{"gw", "mod", "gw/mod;gw", 200, "gw; gw/mod"},
 		{"grandchild", "", "grandchild;child;gw", 200, "grandchild; "},
+		{"leaf", "", "gw", 200, "leaf; "}, // as IoT Edge's hub has it
+		{"leaf", "m", "gw", 200, "leaf; leaf/m"},
+		{"gw", "mod", "gw", 200, "gw; gw/mod"},
+		{"grandchild", "", "child;gw", 200, "grandchild; "},
+		{"plain", "", "gw", 403, ""},
 		{"plain", "", "plain;gw", 403, ""},
 		{"off", "", "off;gw", 403, ""},
 		{"nobody", "", "nobody;gw", 404, ""},
-		{"leaf", "", "plain;gw", 400, ""},
+		{"leaf", "", "plain;gw", 403, ""},
+		{"leaf", "", "", 403, ""},
 	} {
 		body := fmt.Sprintf(`{"targetDeviceId":%q,"targetModuleId":%q,"authChain":%q}`, c.device, c.module, c.chain)
 		res := h.call(t, "POST", "/devices/gw/modules/$edgeHub/getDeviceAndModuleOnBehalfOf", h.edgeToken("gw"), "", body)

@@ -88,17 +88,27 @@ func (h *Hub) oneByChain(actor string, r *http.Request) (any, error) {
 	if err := read(r, &q); err != nil {
 		return nil, err
 	}
-	chain := strings.Split(q.AuthChain, ";")
-	if id := wire.JoinID(q.Device, q.Module); chain[0] != id {
-		return nil, badRequest("authChain begins with %q, want %q", chain[0], id)
+	id := wire.JoinID(q.Device, q.Module)
+	if _, ok := h.registry.get(id); !ok {
+		return nil, notFound(id)
 	}
-	if _, ok := h.registry.get(chain[0]); !ok {
-		return nil, notFound(chain[0])
-	}
-	if err := h.inChain(actor, chain); err != nil {
+	if err := h.inChain(actor, chainTo(id, strings.Split(q.AuthChain, ";"))); err != nil {
 		return nil, err
 	}
-	return h.one(chain[0])
+	return h.one(id)
+}
+
+// chainTo is the chain from id up. IoT Edge's hub sends that of the gateway which
+// id is behind, others begin with id itself.
+func chainTo(id string, chain []string) []string {
+	if chain[0] == id {
+		return chain
+	}
+	below := []string{id}
+	if device, module := wire.SplitID(id); module != "" && device != chain[0] {
+		below = append(below, device)
+	}
+	return append(below, chain...)
 }
 
 // inChain checks that the chain is true and that the actor is part of it.
