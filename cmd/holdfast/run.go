@@ -10,7 +10,12 @@ import (
 	"path/filepath"
 	"time"
 
+	"holdfast.dev/holdfast/hub"
+	"holdfast.dev/holdfast/hub/identity"
+	"holdfast.dev/holdfast/hub/iothub"
+	"holdfast.dev/holdfast/hub/mqtt"
 	"holdfast.dev/holdfast/hub/web"
+	"holdfast.dev/holdfast/storage"
 )
 
 // gateway is what run puts together.
@@ -19,48 +24,75 @@ type gateway struct {
 	log     *slog.Logger
 	lines   *ring
 	started time.Time
+	clock   storage.Clock
 
-	certs *Certs
-	https *Server
-	page  *Server
+	state, queue *storage.DB
+	certs        *Certs
+	people       *identity.Directory
+	cloud        *iothub.Upstream // nil without a cloud
+	core         *hub.Core
+	broker       *mqtt.Broker
+	https        *Server
+	page         *Server
 }
 
 // run is the gateway. It sets up, in this order, everything that can fail for a
 // reason that a person must cure, so that they are told at once:
 //
 //	data          the folder that everything is kept in
+//	stores        state (who may connect) and queue (messages, ledger)
 //	certificates  read, or made
-//	listeners     the page, HTTPS
+//	cloud         what the connection string says
+//	people        devices and accounts: of the file, and of the last good scope
+//	hub           routes
+//	listeners     MQTT, the page, HTTPS
 //
 // and then keeps the services running until ctx ends.
 func (p *Program) run(ctx context.Context, cfg Config, log *slog.Logger, lines *ring) error {
-	g := &gateway{cfg: cfg, log: log, lines: lines, started: time.Now()}
+	g := &gateway{cfg: cfg, log: log, lines: lines, started: time.Now(), clock: storage.SystemClock()}
 	log.Info("starting", "version", buildVersion(), "data", cfg.Data)
 	for _, step := range []struct {
 		name string
 		do   func() error
 	}{
 		{"data", g.makeData},
+		{"stores", g.openStores},
 		{"certificates", g.openCertificates},
+		{"cloud", g.openCloud},
+		{"people", g.openPeople},
+		{"hub", g.openHub},
 		{"listeners", g.openListeners},
 	} {
 		if err := step.do(); err != nil {
-			return errors.Join(fmt.Errorf("%s: %w", step.name, err), g.closeListeners())
+			return errors.Join(fmt.Errorf("%s: %w", step.name, err), g.close())
 		}
 	}
 	err := runGroup(ctx, log, g.services())
+	err = errors.Join(err, g.close())
 	log.Info("stopped")
-	return errors.Join(err, g.closeListeners())
+	return err
 }
 
 // services in the order in which they start; they stop in the reverse order. The
-// page comes first, so that everything after it can be watched.
+// page comes first, so that everything after it can be watched; the broker last,
+// so that nothing is taken in before there is a place for it.
 func (g *gateway) services() []Service {
-	return []Service{
+	list := []Service{
 		{Name: "page", Run: g.page.Run},
+		{Name: "stores", Run: g.watchStores},
 		{Name: "certificates", Run: g.certs.Run},
-		{Name: "https", Run: g.https.Run},
+		{Name: "people", Run: g.people.Run},
 	}
+	if g.cloud != nil {
+		list = append(list,
+			Service{Name: "cloud", Run: func(ctx context.Context) error { return g.cloud.Run(ctx, g.core) }, Grace: 10 * time.Second},
+			Service{Name: "forwarder", Run: g.forwarder().Run},
+		)
+	}
+	return append(list,
+		Service{Name: "https", Run: g.https.Run},
+		Service{Name: "broker", Run: func(ctx context.Context) error { return g.broker.Run(ctx, g.core) }},
+	)
 }
 
 func (g *gateway) makeData() error {
@@ -79,6 +111,13 @@ func (g *gateway) openCertificates() (err error) {
 }
 
 func (g *gateway) openListeners() error {
+	var err error
+	g.broker, err = mqtt.New(g.cfg.MQTT, mqtt.Deps{
+		Gate: g.people, TLS: g.certs.Config(), Gateway: g.self(), Log: g.log.With("service", "broker"),
+	})
+	if err != nil {
+		return err
+	}
 	g.page = &Server{
 		Key: "[status] listen", Other: "127.0.0.1:9601", Listen: g.cfg.Status.Listen,
 		Handler: web.New(g.status), Log: g.log.With("service", "page"),
@@ -99,26 +138,24 @@ func (g *gateway) openListeners() error {
 
 // handlers are what the rooms serve on 443, by path.
 func (g *gateway) handlers() map[string]http.Handler {
-	return map[string]http.Handler{}
+	return map[string]http.Handler{"/$iothub/websocket": g.broker.WebSocket()}
 }
 
-func (g *gateway) closeListeners() error {
+// close gives everything back, in the reverse order; what was not opened is nil.
+func (g *gateway) close() error {
 	var errs []error
 	for _, s := range []*Server{g.page, g.https} {
 		if s != nil {
 			errs = append(errs, s.Close())
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// status is what the page shows.
-func (g *gateway) status() web.Status {
-	return web.Status{
-		Version: buildVersion(),
-		Started: g.started.UTC(),
-		Uptime:  time.Since(g.started).Seconds(),
-		Link:    web.Link{Configured: g.cfg.IoTHub.Connection != "", Since: g.started.UTC()},
-		Log:     g.lines.last(50),
+	if g.broker != nil {
+		errs = append(errs, g.broker.Close())
 	}
+	for _, db := range []*storage.DB{g.queue, g.state} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
 }

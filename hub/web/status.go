@@ -58,6 +58,15 @@ type Counts struct {
 // Lost is how many of the accepted will never be delivered.
 func (c Counts) Lost() uint64 { return c.Expired + c.Evicted + c.Discarded + c.Damaged }
 
+// Plus is the sum of both.
+func (c Counts) Plus(o Counts) Counts {
+	return Counts{
+		Accepted: c.Accepted + o.Accepted, Delivered: c.Delivered + o.Delivered, Expired: c.Expired + o.Expired,
+		Evicted: c.Evicted + o.Evicted, Discarded: c.Discarded + o.Discarded, Damaged: c.Damaged + o.Damaged,
+		Parked: c.Parked + o.Parked, Pending: c.Pending + o.Pending, Unrouted: c.Unrouted + o.Unrouted,
+	}
+}
+
 // Row is one line of the ledger.
 type Row struct {
 	Sender string `json:"sender"`
