@@ -31,6 +31,7 @@ type fakeHub struct {
 	dones    []func(error)
 	doers    map[hub.Identity]hub.Doer
 	kinds    map[hub.Identity][]hub.Kind
+	turns    map[hub.Identity]int // which Attach counts
 	attached int
 }
 
@@ -91,13 +92,12 @@ func (h *fakeHub) Attach(id hub.Identity, d hub.Doer, kinds ...hub.Kind) func() 
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.attached++
-	mine := h.attached
-	turn := mine
-	h.doers[id], h.kinds[id] = d, kinds
+	turn := h.attached
+	h.doers[id], h.kinds[id], h.turns[id] = d, kinds, turn
 	return func() {
 		h.mu.Lock()
 		defer h.mu.Unlock()
-		if h.attached == turn {
+		if h.turns[id] == turn {
 			delete(h.doers, id)
 			delete(h.kinds, id)
 		}
@@ -164,7 +164,7 @@ func (g *fakeGate) forget(id hub.Identity) {
 }
 
 func newFakes() (*fakeHub, *fakeGate) {
-	return &fakeHub{doers: map[hub.Identity]hub.Doer{}, kinds: map[hub.Identity][]hub.Kind{}},
+	return &fakeHub{doers: map[hub.Identity]hub.Doer{}, kinds: map[hub.Identity][]hub.Kind{}, turns: map[hub.Identity]int{}},
 		&fakeGate{unknown: map[hub.Identity]bool{}, changed: make(chan struct{})}
 }
 
