@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"holdfast.dev/holdfast/hub/wire"
 )
@@ -58,13 +57,22 @@ group as large as the window.`,
 	return cmd
 }
 
-// pace is what one measurement found.
+// pace is what was found of one contender, over all rounds.
 type pace struct {
 	what              string
-	messages, flushes float64 // a second
+	messages, flushes float64
+	seconds           float64
 }
 
-// run measures the gateway and the plain logs, and prints the table.
+func (p *pace) add(q pace) {
+	p.messages, p.flushes, p.seconds = p.messages+q.messages, p.flushes+q.flushes, p.seconds+q.seconds
+}
+
+// ackRounds is how often the contenders take turns: a disk that others use, too,
+// is slow for all of them then.
+const ackRounds = 5
+
+// run measures the gateway and the plain logs in turn, and prints the table.
 func (a *ackRun) run(ctx context.Context, out io.Writer) error {
 	dir, temporary, err := workDir(a.dir)
 	if err != nil {
@@ -76,21 +84,36 @@ func (a *ackRun) run(ctx context.Context, out io.Writer) error {
 	if inMemory(dir) {
 		fmt.Fprintf(out, "note: %s is in memory, where a flush costs nothing; give a folder on a disk with --dir\n", dir)
 	}
-	fmt.Fprintf(out, "the gateway, one client, %d publishes under way, for %s …\n", a.window, a.length)
-	gateway, err := a.gateway(ctx, dir)
+	g, err := a.begin(ctx, dir)
+	if g != nil {
+		defer g.end()
+	}
 	if err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "a plain log on the same disk, twice %s …\n", a.length)
-	single, err := plainLog(ctx, filepath.Join(dir, "single.log"), 1, a.payload, a.length)
-	if err != nil {
-		return err
+	fmt.Fprintf(out, "one client of the gateway with %d publishes under way, and plain logs on the same disk, %s each, in turn …\n", a.window, a.length)
+	paces := []pace{
+		{what: fmt.Sprintf("gateway, %d under way", a.window)},
+		{what: "plain log, flushed for each message"},
+		{what: fmt.Sprintf("plain log, flushed for each %d", a.window)},
 	}
-	group, err := plainLog(ctx, filepath.Join(dir, "group.log"), a.window, a.payload, a.length)
-	if err != nil {
-		return err
+	round := a.length / ackRounds
+	for range ackRounds {
+		for i, measure := range []func() (pace, error){
+			func() (pace, error) { return g.measure(ctx, round) },
+			func() (pace, error) { return plainLog(ctx, filepath.Join(dir, "single.log"), 1, a.payload, round) },
+			func() (pace, error) {
+				return plainLog(ctx, filepath.Join(dir, "group.log"), a.window, a.payload, round)
+			},
+		} {
+			p, err := measure()
+			if err != nil {
+				return err
+			}
+			paces[i].add(p)
+		}
 	}
-	_, err = io.WriteString(out, ackTable([]pace{gateway, single, group}))
+	_, err = io.WriteString(out, ackTable(paces))
 	return err
 }
 
@@ -101,39 +124,61 @@ func ackTable(paces []pace) string {
 	w := tabwriter.NewWriter(&b, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "\tmessages/s\tflushes/s\tmessages per flush\t")
 	for _, p := range paces {
-		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.1f\t\n", p.what, p.messages, p.flushes, p.messages/p.flushes)
+		fmt.Fprintf(w, "%s\t%.0f\t%.0f\t%.1f\t\n", p.what, p.messages/p.seconds, p.flushes/p.seconds, p.messages/p.flushes)
 	}
 	w.Flush()
-	fmt.Fprintf(&b, "R = gateway / plain log of equal groups = %.2f\n", paces[0].messages/paces[len(paces)-1].messages)
+	first, last := paces[0], paces[len(paces)-1]
+	fmt.Fprintf(&b, "R = gateway / plain log of equal groups = %.2f\n", first.messages/first.seconds/(last.messages/last.seconds))
 	return b.String()
 }
 
-// gateway measures one client at a gateway: the one given, or one of its own.
-func (a *ackRun) gateway(ctx context.Context, dir string) (pace, error) {
-	mqtt, status, connection := a.mqtt, a.status, a.connection
+// ackSubject is a gateway and its one client.
+type ackSubject struct {
+	kids   *children // nil if the gateway is somebody else's
+	own    *gateway
+	status string
+	device *device
+	acked  *atomic.Int64
+	window int
+	client http.Client
+	stop   func()
+}
+
+// begin connects to the gateway that is given, or to one of its own. What it gives
+// beside an error is to be ended, too.
+func (a *ackRun) begin(ctx context.Context, dir string) (*ackSubject, error) {
+	s := &ackSubject{status: a.status, window: a.window, stop: func() {}, client: http.Client{Timeout: 2 * time.Second}}
+	mqtt, connection := a.mqtt, a.connection
 	if mqtt == "" {
-		kids := newChildren(dir)
-		defer kids.close()
-		g, key, err := ackGateway(ctx, kids, a.bin)
-		if g != nil && g.child != nil {
-			defer g.child.stop(10 * time.Second)
-		}
+		s.kids = newChildren(dir)
+		g, key, err := ackGateway(ctx, s.kids, a.bin)
+		s.own = g
 		if err != nil {
-			return pace{}, err
+			return s, err
 		}
-		mqtt, status = g.mqtt, g.status
+		mqtt, s.status = g.mqtt, g.status
 		connection = "HostName=" + hubHost + ";DeviceId=bench;SharedAccessKey=" + key
 	}
-	d, acked, err := ackDevice(connection, mqtt, a.window, a.payload)
-	if err != nil {
-		return pace{}, err
+	var err error
+	if s.device, s.acked, err = ackDevice(connection, mqtt, a.window, a.payload); err != nil {
+		return s, err
 	}
-	ctx, stop := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancel(ctx)
 	ended := make(chan struct{})
-	go func() { d.Run(ctx); close(ended) }()
-	defer func() { stop(); <-ended }()
-	d.send(1<<30, 0)
-	return a.measure(ctx, d, acked, status)
+	go func() { s.device.Run(ctx); close(ended) }()
+	s.stop = func() { cancel(); <-ended }
+	return s, nil
+}
+
+// end disconnects the client and stops what begin has started.
+func (s *ackSubject) end() {
+	s.stop()
+	if s.own != nil && s.own.child != nil {
+		s.own.child.stop(10 * time.Second)
+	}
+	if s.kids != nil {
+		s.kids.close()
+	}
 }
 
 // ackGateway starts a gateway whose cloud is away: port 9 (discard) refuses, so
@@ -180,27 +225,30 @@ func ackDevice(connection, addr string, window, payload int) (*device, *atomic.I
 	return d, &acked, nil
 }
 
-// measure looks at both ends of a stretch of steady publishing.
-func (a *ackRun) measure(ctx context.Context, d *device, acked *atomic.Int64, addr string) (pace, error) {
-	begun, err := until(ctx, startTimeout, func() bool { return acked.Load() >= int64(10*a.window) })
+// measure lets the client publish for a while and looks at both ends of a stretch
+// of it.
+func (s *ackSubject) measure(ctx context.Context, length time.Duration) (pace, error) {
+	s.device.send(1<<30, 0)
+	defer s.device.halt()
+	moving := s.acked.Load() + int64(10*s.window)
+	begun, err := until(ctx, startTimeout, func() bool { return s.acked.Load() >= moving })
 	if err != nil {
 		return pace{}, err
 	}
 	if !begun {
-		_, _, _, err := d.state()
-		return pace{}, fmt.Errorf("publish: %d acknowledged within %s (last error: %v)", acked.Load(), startTimeout, err)
+		_, _, _, err := s.device.state()
+		return pace{}, fmt.Errorf("publish: %d acknowledged within %s (last error: %v)", s.acked.Load(), startTimeout, err)
 	}
-	client := &http.Client{Timeout: 2 * time.Second}
-	before, err := readStatus(ctx, client, addr)
+	before, err := readStatus(ctx, &s.client, s.status)
 	if err != nil {
 		return pace{}, err
 	}
-	n, start := acked.Load(), time.Now()
-	if !pause(ctx, a.length) {
+	n, start := s.acked.Load(), time.Now()
+	if !pause(ctx, length) {
 		return pace{}, ctx.Err()
 	}
-	span, n := time.Since(start).Seconds(), acked.Load()-n
-	after, err := readStatus(ctx, client, addr)
+	seconds, n := time.Since(start).Seconds(), s.acked.Load()-n
+	after, err := readStatus(ctx, &s.client, s.status)
 	if err != nil {
 		return pace{}, err
 	}
@@ -208,39 +256,5 @@ func (a *ackRun) measure(ctx context.Context, d *device, acked *atomic.Int64, ad
 	if flushes == 0 {
 		return pace{}, fmt.Errorf("publish: %d acknowledged without a single flush", n)
 	}
-	return pace{fmt.Sprintf("gateway, %d under way", a.window), float64(n) / span, float64(flushes) / span}, nil
-}
-
-// plainLog appends messages to a file, flushing after each group: what the disk
-// can do if nothing else is done.
-func plainLog(ctx context.Context, path string, group, payload int, length time.Duration) (pace, error) {
-	f, err := os.Create(path)
-	if err != nil {
-		return pace{}, fmt.Errorf("measure a plain log: %w", err)
-	}
-	defer os.Remove(path)
-	defer f.Close()
-	buf := []byte(strings.Repeat("x", max(1, payload)*group))
-	start, flushes := time.Now(), 0
-	for time.Since(start) < length && ctx.Err() == nil {
-		if _, err := f.Write(buf); err != nil {
-			return pace{}, fmt.Errorf("measure a plain log: %w", err)
-		}
-		if err := unix.Fdatasync(int(f.Fd())); err != nil {
-			return pace{}, fmt.Errorf("measure a plain log: flush: %w", err)
-		}
-		flushes++
-	}
-	span := time.Since(start).Seconds()
-	what := "plain log, flushed for each message"
-	if group > 1 {
-		what = fmt.Sprintf("plain log, flushed for each %d", group)
-	}
-	return pace{what, float64(flushes*group) / span, float64(flushes) / span}, ctx.Err()
-}
-
-// inMemory says whether a folder is on tmpfs.
-func inMemory(dir string) bool {
-	var s unix.Statfs_t
-	return unix.Statfs(dir, &s) == nil && s.Type == unix.TMPFS_MAGIC
+	return pace{messages: float64(n), flushes: float64(flushes), seconds: seconds}, nil
 }

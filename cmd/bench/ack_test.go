@@ -33,7 +33,7 @@ func TestAck(t *testing.T) {
 }
 
 func TestAckTable(t *testing.T) {
-	got := ackTable([]pace{{"gateway", 1000, 100}, {"single", 50, 50}, {"group", 2000, 100}})
+	got := ackTable([]pace{{"gateway", 2000, 200, 2}, {"single", 50, 50, 1}, {"group", 2000, 100, 1}})
 	for _, want := range []string{"gateway        1000        100                10.0", "group        2000        100                20.0", "= 0.50"} {
 		if !strings.Contains(got, want) {
 			t.Errorf("%q is not in:\n%s", want, got)
