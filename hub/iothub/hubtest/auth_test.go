@@ -28,6 +28,10 @@ func household(t *testing.T) *Hub {
 
 func TestConnect(t *testing.T) {
 	h := household(t)
+	h.Put(Device{ID: "half"})
+	h.registry.mu.Lock()
+	h.registry.entries["half"].Secondary = nil // as a state file may have it
+	h.registry.mu.Unlock()
 	const query = "/?api-version=2021-04-12"
 	leaf, _ := h.registry.get("leaf")
 	mod, _ := h.registry.get("leaf/m")
@@ -50,6 +54,7 @@ func TestConnect(t *testing.T) {
 		{"within the skew", "hub.local/leaf" + query, "leaf", sas("hub.local", "leaf", "", leaf.Primary, time.Now().Add(-time.Minute)), 0},
 		{"expired", "hub.local/leaf" + query, "leaf", sas("hub.local", "leaf", "", leaf.Primary, past), 5},
 		{"wrong key", "hub.local/leaf" + query, "leaf", sas("hub.local", "leaf", "", mod.Primary, soon), 5},
+		{"empty key of one without", "hub.local/half" + query, "half", sas("hub.local", "half", "", nil, soon), 5},
 		{"empty key", "hub.local/leaf" + query, "leaf", sas("hub.local", "leaf", "", nil, soon), 5},
 		{"token of another", "hub.local/leaf" + query, "leaf", sas("hub.local", "plain", "", leaf.Primary, soon), 5},
 		{"token of another hub", "hub.local/leaf" + query, "leaf", sas("else", "leaf", "", leaf.Primary, soon), 5},

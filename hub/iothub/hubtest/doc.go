@@ -12,7 +12,7 @@
 // The few types are Hub (New, then Run), Device (what the registry holds),
 // Message (what arrived), Connection (who is there) and Faults.
 //
-// It is not the real one: no AMQP, no query language beyond none, no jobs, no
-// quotas but Faults.Throttle. Registry and twins are kept in Config.State if one
+// It is not the real one: no AMQP, no queries, no jobs, no file upload, no
+// X.509, no quotas but Faults.Throttle. Registry and twins are kept in Config.State if one
 // is given; messages, subscriptions and cloud-to-device queues live in memory.
 package hubtest

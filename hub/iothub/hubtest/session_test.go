@@ -213,6 +213,37 @@ func TestCloudToDevice(t *testing.T) {
 	}
 }
 
+func TestLettersGoOutOnceEachAndInOrder(t *testing.T) {
+	h := household(t)
+	p := online(t, h, "leaf")
+	p.subscribe(1, wire.DeviceboundFilter("leaf", ""))
+	for i := range 3 {
+		if _, err := h.post("leaf", "", []byte{byte('1' + i)}); err != nil {
+			t.Fatal(err)
+		}
+		if pk := p.expect(packets.Publish); pk.Payload[0] != byte('1'+i) || pk.PacketID != uint16(i+1) {
+			t.Errorf("got %q with packet id %d, want %d", pk.Payload, pk.PacketID, i+1)
+		}
+	}
+	p.expectSilence()
+}
+
+func TestUnsubscribe(t *testing.T) {
+	h := household(t)
+	p := online(t, h, "leaf")
+	p.subscribe(1, wire.DeviceboundFilter("leaf", ""))
+	pk := &packets.Packet{PacketID: 5, Filters: packets.Subscriptions{{Filter: wire.DeviceboundFilter("leaf", "")}}}
+	pk.FixedHeader.Type = packets.Unsubscribe
+	p.send(pk)
+	if id := p.expect(packets.Unsuback).PacketID; id != 5 {
+		t.Errorf("packet id %d, want 5", id)
+	}
+	if _, err := h.post("leaf", "", nil); err != nil {
+		t.Fatal(err)
+	}
+	p.expectSilence()
+}
+
 func (h *Hub) waiting(id string) int {
 	h.mu.Lock()
 	defer h.mu.Unlock()

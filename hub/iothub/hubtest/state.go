@@ -1,7 +1,9 @@
 package hubtest
 
 import (
+	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,8 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"time"
-
-	"crypto/tls"
 )
 
 // state is the state file: version 1, JSON. It holds keys, so it is written with
@@ -26,25 +26,11 @@ const stateVersion = 1
 
 // restore reads the state file if there is one, and makes what it does not hold.
 func (h *Hub) restore() error {
-	var s state
-	if h.cfg.State != "" {
-		text, err := os.ReadFile(h.cfg.State)
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return fmt.Errorf("read state: %w", err)
-		}
-		if err == nil {
-			if err := json.Unmarshal(text, &s); err != nil {
-				return fmt.Errorf("read state %s: %w; move it away to begin anew", h.cfg.State, err)
-			}
-			if s.Version != stateVersion {
-				return fmt.Errorf("read state %s: version is %d, want %d; move it away to begin anew", h.cfg.State, s.Version, stateVersion)
-			}
-		}
+	s, err := readState(h.cfg.State)
+	if err != nil {
+		return err
 	}
 	for _, e := range s.Devices {
-		if err := checkID(e.ID); err != nil {
-			return fmt.Errorf("read state %s: %w", h.cfg.State, err)
-		}
 		e.Twin.complete()
 		h.registry.entries[e.ID] = e
 	}
@@ -56,6 +42,38 @@ func (h *Hub) restore() error {
 	}
 	h.registry.touch()
 	return h.certify(s.CA)
+}
+
+// readState gives an empty state if there is no file of that name, or no name.
+func readState(name string) (s state, err error) {
+	if name == "" {
+		return s, nil
+	}
+	text, err := os.ReadFile(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return s, nil
+	}
+	if err != nil {
+		return s, fmt.Errorf("read state: %w", err)
+	}
+	const anew = "move it away to begin anew"
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // so that large integers in twins come back as they went
+	if err := d.Decode(&s); err != nil {
+		return s, fmt.Errorf("read state %s: %w; %s", name, err, anew)
+	}
+	if s.Version != stateVersion {
+		return s, fmt.Errorf("read state %s: version is %d, want %d; %s", name, s.Version, stateVersion, anew)
+	}
+	for _, e := range s.Devices {
+		if e == nil {
+			return s, fmt.Errorf("read state %s: a device is null; %s", name, anew)
+		}
+		if err := checkID(e.ID); err != nil {
+			return s, fmt.Errorf("read state %s: %w; %s", name, err, anew)
+		}
+	}
+	return s, nil
 }
 
 // certify takes the caller's certificate, or issues one under the CA given or a new one.
