@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -16,6 +17,10 @@ const spareName = "spare"
 // slice is how much of a spare is written between two flushes, so that no single
 // flush of zeros holds up a commit for long.
 const slice = 256 << 10
+
+// pause is how long a disk that was full is left alone: every try writes it full
+// with zeros again.
+const pause = 5 * time.Second
 
 // spare is the one segment that is made ahead of need, in the background: zeros
 // are written in slices, never by the committer while it has a choice.
@@ -31,6 +36,7 @@ type spare struct {
 	have   bool
 	making chan struct{} // closed when the maker has ended; nil if there is none
 	err    error         // of the last maker
+	again  time.Time     // when a maker that failed may be followed by another
 	quit   chan struct{}
 }
 
@@ -49,7 +55,7 @@ func (s *spare) prepare(j *Journal) {
 
 // start is prepare under the lock.
 func (s *spare) start(j *Journal) {
-	if s.have || s.making != nil {
+	if s.have || s.making != nil || time.Now().Before(s.again) {
 		return
 	}
 	j.mu.RLock()
@@ -69,6 +75,9 @@ func (s *spare) start(j *Journal) {
 		err := makeSegment(j.dir, j.o.SegmentBytes, quit)
 		s.mu.Lock()
 		s.have, s.making, s.err = err == nil, nil, err
+		if err != nil {
+			s.again = time.Now().Add(pause)
+		}
 		s.mu.Unlock()
 		close(done)
 	}()
