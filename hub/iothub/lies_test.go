@@ -79,6 +79,9 @@ func TestLies(t *testing.T) {
 		{"reused", func(c *talk, n int, p packet) { c.puback(p.id - uint16(n)) }, 1, true, true}, // that of the first
 		{"invented", func(c *talk, n int, p packet) { c.puback(p.id + 1000) }, 0, true, true},
 		{"all reordered", reorder(10), 10, false, false},
+		{"slow", func(c *talk, n int, p packet) {
+			time.AfterFunc(time.Duration(n)*300*time.Millisecond, func() { c.puback(p.id) })
+		}, 10, false, false},
 		{"wrong kind", func(c *talk, _ int, p packet) {
 			c.Write([]byte{pktUnsuback << 4, 2, byte(p.id >> 8), byte(p.id)})
 			c.Write([]byte{pktSuback << 4, 3, byte(p.id >> 8), byte(p.id), 1})

@@ -140,7 +140,7 @@ func (s *session) serve(ctx context.Context, c *conn) error {
 		case <-c.down:
 			return c.why
 		case <-ctx.Done():
-			c.finish(farewell)
+			c.finish(time.Now().Add(farewell))
 			return ctx.Err()
 		case <-s.wakeOwn():
 			s.u.challenge(true)
@@ -149,7 +149,7 @@ func (s *session) serve(ctx context.Context, c *conn) error {
 			case s.overdue(now):
 				c.lost(errNoAck)
 			case s.idle(now), now.Sub(c.born) > c.old:
-				c.finish(s.u.set.timings.ack)
+				c.finish(now.Add(tokenLife)) // or until overdue
 			}
 		}
 	}
@@ -164,14 +164,15 @@ func (s *session) wakeOwn() <-chan struct{} {
 	return nil
 }
 
-// finish sends nothing more, waits up to d for what is under way and closes.
-func (c *conn) finish(d time.Duration) {
+// finish sends nothing more, waits for what is under way, as long as it moves and
+// until end, and closes.
+func (c *conn) finish(end time.Time) {
 	s := c.s
 	s.mu.Lock()
 	c.halted = true
 	s.mu.Unlock()
-	t := time.NewTimer(d)
-	defer t.Stop()
+	tick := time.NewTicker(max(10*time.Millisecond, s.u.set.timings.ack/20))
+	defer tick.Stop()
 	for {
 		s.mu.Lock()
 		n := s.underway()
@@ -184,9 +185,11 @@ func (c *conn) finish(d time.Duration) {
 		case <-s.poke:
 		case <-c.down:
 			return
-		case <-t.C:
-			c.lost(errNoAck)
-			return
+		case now := <-tick.C:
+			if now.After(end) || s.overdue(now) {
+				c.lost(errNoAck)
+				return
+			}
 		}
 	}
 }

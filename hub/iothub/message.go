@@ -31,6 +31,9 @@ func encode(m *hub.Message, clock storage.Clock) (topic string, err error) {
 	if n := m.Size(); n > wire.MaxMessage {
 		return "", fmt.Errorf("%w: %d bytes, IoT Hub takes %d", hub.ErrBad, n, wire.MaxMessage)
 	}
+	if err := checkSender(m.From); err != nil {
+		return "", fmt.Errorf("%w: %w", hub.ErrBad, err)
+	}
 	bag := m.Props.With(propID, m.ID)
 	if m.Topic != "" {
 		bag = bag.With(propTopic, m.Topic)
@@ -43,6 +46,16 @@ func encode(m *hub.Message, clock storage.Clock) (topic string, err error) {
 		// Better without the time than not at all.
 	}
 	return telemetry(m, bag)
+}
+
+func checkSender(id hub.Identity) error {
+	if err := wire.CheckID(id.Device()); err != nil {
+		return err
+	}
+	if m := id.Module(); m != "" {
+		return wire.CheckID(m)
+	}
+	return nil
 }
 
 func telemetry(m *hub.Message, bag wire.Bag) (string, error) {

@@ -27,7 +27,18 @@ type entry struct {
 // The queue is one list. Its first next entries have been handed to the
 // connection (or were settled before), the others wait. Entries are settled in
 // any order and leave in order, from the front, and only then done is called: so
-// done comes in the order of Publish whatever the hub does.
+// done comes in the order of Publish whatever the hub does. At most a window of
+// entries is handed over at a time, and so many at most can be repeated.
+//
+//	phase      what ends it                          next       what is done
+//	waiting    needed, link up, its turn             opening
+//	waiting    not needed for a while                closed
+//	opening    CONNACK 0                             connected  subscriptions are said again
+//	opening    CONNACK 4, 5                          refused    all that wait get ErrRefused
+//	opening    anything else                         waiting    all that wait get ErrOffline; back-off
+//	refused    a message, after 1 to 2 s             opening    (to listen: after 30 s to 5 min)
+//	connected  lost, silent                          waiting    all get ErrOffline if any was under way
+//	connected  not needed for a while, to be renewed waiting    after what is under way is settled
 type session struct {
 	u    *Upstream
 	id   hub.Identity
@@ -39,6 +50,7 @@ type session struct {
 	mu       sync.Mutex
 	queue    []*entry
 	next     int
+	moved    time.Time     // when an acknowledged entry last left
 	room     chan struct{} // closed when an entry leaves; nil if nobody waits
 	settling bool          // somebody is in settle
 	closed   bool          // nothing is taken any more
@@ -65,11 +77,15 @@ func newSession(u *Upstream, id hub.Identity) *session {
 	}
 }
 
-// push puts a message into the queue, and waits while the window is full. It is
-// false if the session has ended and the message is not in it.
+// lanes is how many windows the queue has room for: a Forwarder has a window of
+// its own for each priority, and must not be held up by one device.
+const lanes = 10
+
+// push puts a message into the queue, and waits while it is full. It is false if
+// the session has ended and the message is not in it.
 func (s *session) push(ctx context.Context, e *entry) bool {
 	s.mu.Lock()
-	for !s.closed && !e.settled && len(s.queue) >= s.u.set.window {
+	for !s.closed && !e.settled && len(s.queue) >= lanes*s.u.set.window {
 		if s.room == nil {
 			s.room = make(chan struct{})
 		}
@@ -110,7 +126,7 @@ func (s *session) first(c *conn) *entry {
 	for s.next < len(s.queue) && s.queue[s.next].settled {
 		s.next++
 	}
-	if s.next == len(s.queue) {
+	if s.next == len(s.queue) || s.next >= s.u.set.window {
 		return nil
 	}
 	return s.queue[s.next]
@@ -146,6 +162,9 @@ func (s *session) settle() {
 		s.queue[0] = nil
 		s.queue = s.queue[1:]
 		s.next = max(0, s.next-1)
+		if e.err == nil {
+			s.moved = time.Now()
+		}
 		if s.room != nil {
 			close(s.room)
 			s.room = nil
@@ -155,6 +174,7 @@ func (s *session) settle() {
 		s.mu.Lock()
 	}
 	s.settling = false
+	s.work.send()
 	if len(s.queue) == 0 {
 		s.poke.send()
 	}
@@ -223,13 +243,16 @@ func (s *session) close() bool {
 	return true
 }
 
-// overdue says whether an acknowledgement has been outstanding for too long.
+// overdue says whether the acknowledgement that is next in order has been
+// outstanding for too long. The hub acknowledges in order, so while it is merely
+// slow (IoT Hub throttles so) there is progress at the front; where it has left
+// one out there is none, whatever comes behind.
 func (s *session) overdue(now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, e := range s.queue[:min(s.next, len(s.queue))] {
 		if !e.settled {
-			return now.Sub(e.sent) > s.u.set.timings.ack
+			return min(now.Sub(e.sent), now.Sub(s.moved)) > s.u.set.timings.ack
 		}
 	}
 	return false

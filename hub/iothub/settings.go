@@ -41,7 +41,7 @@ type settings struct {
 // timings are all the waits. They follow from Config.AckTimeout, so that one
 // number makes the whole upstream quicker or more patient.
 type timings struct {
-	ack       time.Duration // oldest open publish may be this old
+	ack       time.Duration // see session.overdue
 	connect   time.Duration // dial, TLS and CONNACK together
 	keepAlive time.Duration // silence after which a ping is sent; whole seconds
 	ping      time.Duration // silence after a ping
@@ -69,7 +69,7 @@ func newTimings(ack time.Duration) timings {
 		renew:     40 * time.Minute,
 		method:    5 * time.Minute, // the longest responseTimeout that IoT Hub allows a caller
 		slow:      30 * time.Second,
-		calm:      200 * time.Millisecond,
+		calm:      100 * time.Millisecond,
 	}
 }
 

@@ -106,6 +106,8 @@ func TestPacketTooLarge(t *testing.T) {
 		"body":       {ID: "1", From: "d", Body: make([]byte, 256<<10+1)},
 		"with ours":  {ID: "1", From: "d", Body: make([]byte, 256<<10)},
 		"properties": {ID: "1", From: "d", Props: wire.Bag("a=" + strings.Repeat("x", 70000))},
+		"no sender":  {ID: "1"},
+		"sender":     {ID: "1", From: "a/b/c"},
 		"not UTF-8":  {ID: "1", From: "d", Props: "a=\xff"},
 	} {
 		if _, err := encode(&m, u.deps.Clock); err == nil {

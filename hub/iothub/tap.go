@@ -84,6 +84,9 @@ func (t *tap) Read(p []byte) (int, error) {
 			t.heard.Store(time.Now().UnixNano())
 			pass, err = t.inspect(pkt, body)
 		}
+		if err == io.EOF {
+			err = errors.New("hub closed the connection")
+		}
 		if err != nil {
 			t.obs.lost(err)
 			// Not the error itself: the library keeps silent, and never ends, on

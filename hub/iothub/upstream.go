@@ -141,7 +141,7 @@ func (s *session) setListens(k kinds) bool {
 // done gets hub.ErrRefused when the cloud refuses the sender, after one attempt:
 // a later Publish is another one. It gets hub.ErrOffline when the connection was
 // lost or could not be opened. After such an answer everything that this sender
-// publishes within the next 0.2 s is answered the same way, so that nothing gets
+// publishes within the next 0.1 s is answered the same way, so that nothing gets
 // ahead of what is to be repeated: a caller that repeats should pause for longer.
 func (u *Upstream) Publish(ctx context.Context, m hub.Message, done func(error)) {
 	e := &entry{done: done, body: m.Body}
