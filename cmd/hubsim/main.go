@@ -8,8 +8,8 @@
 // what it does not. What has arrived is read, and faults are switched on and off,
 // over plain HTTP on the control address:
 //
-//	curl http://127.0.0.1:18080/sim/messages?after=0
-//	curl -X PUT -d '{"down":true}' http://127.0.0.1:18080/sim/faults
+//	curl http://127.0.0.1:28080/sim/messages?after=0
+//	curl -X PUT -d '{"down":true}' http://127.0.0.1:28080/sim/faults
 //
 // Exit statuses are 0 (ended by a signal), 1 (a fault at run time) and 2 (wrong
 // arguments).

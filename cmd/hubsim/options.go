@@ -28,10 +28,10 @@ type options struct {
 func (o *options) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.SortFlags = false
-	// Not 8883 and 443: those are the gateway's own on the same machine.
-	f.StringVar(&o.mqtt, "mqtt", "127.0.0.1:18883", "listen `address` of MQTT over TLS")
-	f.StringVar(&o.https, "https", "127.0.0.1:18443", "listen `address` of HTTPS and WebSocket")
-	f.StringVar(&o.control, "control", "127.0.0.1:18080", `listen `+"`address`"+` of the control calls, plain HTTP on loopback; "off" for none`)
+	// Not 8883 and 443, nor 18883 and so on: a gateway on the same machine has those.
+	f.StringVar(&o.mqtt, "mqtt", "127.0.0.1:28883", "listen `address` of MQTT over TLS")
+	f.StringVar(&o.https, "https", "127.0.0.1:28443", "listen `address` of HTTPS and WebSocket")
+	f.StringVar(&o.control, "control", "127.0.0.1:28080", `listen `+"`address`"+` of the control calls, plain HTTP on loopback; "off" for none`)
 	f.StringVar(&o.host, "host", "hub.local", "the hub's `name`, in user names and tokens")
 	f.StringArrayVar(&o.devices, "device", nil, "register a `device` or module: \"id[,parent=gw][,edge][,disabled][,key=BASE64]\" (repeatable)")
 	f.StringVar(&o.state, "state", "", "JSON `file` that devices, twins and the CA survive a restart in")
