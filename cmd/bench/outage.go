@@ -28,9 +28,33 @@ type outage struct {
 
 	mu       sync.Mutex
 	seen     view
-	restored time.Time // the uplink came back
-	first    time.Time // arrival after that, by the hub's clock, which is ours
+	recovery recovery
 }
+
+// recovery is how the way up came back to life, by the hub's clock, which is ours.
+type recovery struct {
+	restored time.Time // the uplink came back; zero before
+	acked    int64     // by then
+	waited   int64     // of these had not arrived
+	first    time.Time // arrival after that
+	caughtUp time.Time // as many had arrived as were acknowledged at restored
+}
+
+// arrived notes an arrival; total counts the messages that have arrived.
+func (r *recovery) arrived(at time.Time, total int64) {
+	if r.restored.IsZero() || at.Before(r.restored) {
+		return
+	}
+	if r.first.IsZero() {
+		r.first = at
+	}
+	if r.caughtUp.IsZero() && total >= r.acked {
+		r.caughtUp = at
+	}
+}
+
+// after is how long after the restoration t was; 0 if it never came.
+func (r recovery) after(t time.Time) float64 { return max(0, t.Sub(r.restored).Seconds()) }
 
 const watchEvery = 500 * time.Millisecond // status and arrivals are fetched
 
@@ -163,12 +187,11 @@ func (o *outage) observe(ctx context.Context) error {
 // fetch files what has arrived; a message of nobody on the list is a person's.
 func (o *outage) fetch(ctx context.Context) error {
 	err := o.hub.fetch(ctx, func(a arrival) {
+		ours := o.tally.arrive(a)
 		o.mu.Lock()
-		if o.first.IsZero() && !o.restored.IsZero() && a.At.After(o.restored) {
-			o.first = a.At
-		}
+		o.recovery.arrived(a.At, o.tally.arrived.Load())
 		o.mu.Unlock()
-		if !o.tally.arrive(a) && o.guest != nil {
+		if !ours && o.guest != nil {
 			o.con.say("arrived at the hub: %.200q from %s, %v", a.Body, a.Device, a.Props)
 		}
 	})
@@ -176,13 +199,6 @@ func (o *outage) fetch(ctx context.Context) error {
 		return nil // the end of the run, not of the hub
 	}
 	return err
-}
-
-// resumed is how long the first message took after the uplink came back.
-func (o *outage) resumed() time.Duration {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return max(0, o.first.Sub(o.restored))
 }
 
 func (o *outage) view() view {

@@ -113,7 +113,7 @@ func (o *outage) cut(ctx context.Context) error {
 	if err := o.switchUplink(mode); err != nil {
 		return err
 	}
-	heard, acked := o.localCounts()
+	heard, told := o.localCounts()
 	o.release(2)
 	if err := o.killAll(ctx, start); err != nil {
 		return err
@@ -122,11 +122,12 @@ func (o *outage) cut(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	o.local.heard, o.local.acked = o.localCounts()
-	o.local.heard, o.local.acked = o.local.heard-heard, o.local.acked-acked
+	o.local.heard, o.local.acked = o.local.heard-heard, o.local.acked-told
 	o.con.say("restoring the uplink after %.0f s", time.Since(start).Seconds())
+	acked, arrived := o.tally.acked.Load(), o.tally.arrived.Load()
 	o.release(o.p.stages())
 	o.mu.Lock()
-	o.restored = time.Now()
+	o.recovery = recovery{restored: time.Now(), acked: acked, waited: acked - arrived}
 	o.mu.Unlock()
 	return o.switchUplink(relayUp)
 }
@@ -221,8 +222,12 @@ func (o *outage) drain(ctx context.Context) error {
 		o.con.say("nothing has moved for %s: giving up", o.p.stall)
 		return nil
 	}
-	o.con.say("everything has arrived and is settled: the first message %.1f s after the uplink came back, the last %.1f s",
-		o.resumed().Seconds(), time.Since(start).Seconds())
+	o.con.say("everything has arrived and is settled")
+	o.mu.Lock()
+	r := o.recovery
+	o.mu.Unlock()
+	o.con.say("after the uplink came back the first message took %.1f s, all %s that had waited %.1f s",
+		r.after(r.first), thousands(r.waited), r.after(r.caughtUp))
 	// A late repeat would be counted, too.
 	if !pause(ctx, 3*watchEvery) {
 		return context.Cause(ctx)
