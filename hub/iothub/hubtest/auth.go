@@ -26,7 +26,8 @@ type refusal struct {
 type sender struct {
 	id             string
 	device, module string
-	via            string // "gateway/$edgeHub", or "" for itself
+	via            string    // "gateway/$edgeHub", or "" for itself
+	until          time.Time // when its token is no longer good
 }
 
 // authenticate judges user name, client id and password of a CONNECT.
@@ -46,7 +47,7 @@ func (h *Hub) authenticate(name, clientID, password string) (*sender, wire.User,
 	if !strings.EqualFold(u.Host, h.cfg.Host) {
 		return nil, u, &refusal{notAuthorized, fmt.Errorf("host %q, this is %q", u.Host, h.cfg.Host)}
 	}
-	if err := h.permit(s, u.AuthChain, password); err != nil {
+	if s.until, err = h.permit(s, u.AuthChain, password); err != nil {
 		return nil, u, &refusal{notAuthorized, err}
 	}
 	return s, u, nil
@@ -54,14 +55,15 @@ func (h *Hub) authenticate(name, clientID, password string) (*sender, wire.User,
 
 // permit checks the credential: the identity's own, or with a chain of two or
 // more that of the gateway at its end. It fills s.via.
-func (h *Hub) permit(s *sender, chain []string, password string) error {
+// until is when the credential is no longer good.
+func (h *Hub) permit(s *sender, chain []string, password string) (until time.Time, err error) {
 	if err := h.enabled(s.id); err != nil {
-		return err
+		return until, err
 	}
 	signer := s.id
 	if len(chain) > 1 {
 		if err := h.checkChain(s.id, chain); err != nil {
-			return err
+			return until, err
 		}
 		signer = chain[len(chain)-1] + "/" + hubModule
 		if signer != s.id {
@@ -120,33 +122,33 @@ func (h *Hub) enabled(id string) error {
 
 // checkToken verifies a token of an identity. The resource may be the identity's
 // or any prefix of it by segments, as IoT Hub documents it; Go clients sign the
-// bare host.
-func (h *Hub) checkToken(token, id string) error {
+// bare host. until is when it is no longer good.
+func (h *Hub) checkToken(token, id string) (until time.Time, err error) {
 	t, err := wire.ParseSAS(token)
 	if err != nil {
-		return err
+		return until, err
 	}
 	host, device, module, err := t.Audience()
 	if err != nil {
-		return err
+		return until, err
 	}
 	wantDevice, wantModule := wire.SplitID(id)
 	switch {
 	case !strings.EqualFold(host, h.cfg.Host),
 		device != "" && !strings.EqualFold(device, wantDevice),
 		module != "" && !strings.EqualFold(module, wantModule):
-		return fmt.Errorf("token: sr is for %s/%s, want %s/%s", host, wire.JoinID(device, module), h.cfg.Host, id)
+		return until, fmt.Errorf("token: sr is for %s/%s, want %s/%s", host, wire.JoinID(device, module), h.cfg.Host, id)
 	case t.Expired(time.Now()):
-		return fmt.Errorf("token: expired at %s", t.Expiry.UTC().Format(time.RFC3339))
+		return until, fmt.Errorf("token: expired at %s", t.Expiry.UTC().Format(time.RFC3339))
 	}
 	d, ok := h.registry.get(id)
 	if !ok {
-		return fmt.Errorf("%s is not registered", id)
+		return until, fmt.Errorf("%s is not registered", id)
 	}
 	if d.Auth != "sas" || !verifies(t, d.Primary) && !verifies(t, d.Secondary) {
-		return fmt.Errorf("token: not signed with a key of %s", id)
+		return until, fmt.Errorf("token: not signed with a key of %s", id)
 	}
-	return nil
+	return t.Expiry.Add(wire.Skew), nil
 }
 
 // checkPolicy verifies a token of the service policy.

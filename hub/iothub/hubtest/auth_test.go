@@ -157,6 +157,28 @@ func TestChangeOfRegistryClosesConnections(t *testing.T) {
 	leaf = enter(h.hello("leaf"))
 	h.Put(Device{ID: "leaf"}) // it speaks for itself: its parent does not matter
 	leaf.expectSilence()
+	h.Put(Device{ID: "leaf", Secondary: []byte("new")}) // it has signed with the other
+	leaf.expectSilence()
+	h.Put(Device{ID: "leaf", Primary: []byte("new")})
+	leaf.expectEnd()
+}
+
+// TestTokenEnds: a gateway must renew its tokens on connections that stay.
+func TestTokenEnds(t *testing.T) {
+	h := household(t)
+	d, _ := h.registry.get("leaf")
+	hello := h.hello("leaf")
+	end := time.Now().Add(2*time.Second - wire.Skew).Truncate(time.Second) // 1 to 2 s from now, with the skew
+	hello.Connect.Password = []byte(wire.NewSAS("hub.local", "leaf", "", d.Primary, end))
+	p := dial(t, h)
+	if code := p.enter(hello); code != accepted {
+		t.Fatalf("code %d", code)
+	}
+	p.expectSilence()
+	p.expectEnd()
+	if late := time.Since(end.Add(wire.Skew)); late < 0 || late > 5*time.Second {
+		t.Errorf("closed %s after the end", late)
+	}
 }
 
 func TestPutKeepsWhatIsNotGiven(t *testing.T) {

@@ -28,6 +28,7 @@ type client struct {
 	h     *Hub
 	from  *sender
 	user  wire.User
+	token string // kept to be judged again when the registry changes
 	conn  transport
 	kind  string // "mqtt" or "websocket"
 	since time.Time
@@ -71,6 +72,8 @@ func (h *Hub) serve(conn transport, kind string) {
 	defer c.close(nil) // before waiting
 	written.Go(func() { c.close(c.out.run(conn, c.ctx.Done())) })
 	written.Go(func() { c.acks.run(c.ctx) })
+	expiry := time.AfterFunc(time.Until(c.from.until), func() { c.close(errors.New("token has expired")) })
+	defer expiry.Stop()
 	c.welcome(pk.Connect.Clean)
 	c.close(c.read(r))
 }
@@ -94,7 +97,7 @@ func (h *Hub) admit(pk *packets.Packet, conn transport, kind string) (*client, *
 	if no != nil {
 		return nil, no
 	}
-	c := &client{h: h, from: from, user: user, conn: conn, kind: kind, since: time.Now(), out: newOutbox(), posted: map[uint16]*letter{}}
+	c := &client{h: h, from: from, user: user, token: string(pk.Connect.Password), conn: conn, kind: kind, since: time.Now(), out: newOutbox(), posted: map[uint16]*letter{}}
 	c.acks = newAcker(c)
 	c.ctx, c.stop = context.WithCancel(context.Background())
 	if k := time.Duration(pk.Connect.Keepalive) * time.Second * 3 / 2; k > 0 {
@@ -194,12 +197,12 @@ func (c *client) welcome(clean bool) {
 	c.handOut()
 }
 
-// forbidden says why c may no longer be connected, after a change of the registry.
+// forbidden says why c may no longer be connected, after a change of the
+// registry: it is gone, disabled, behind another gateway, or its key is another.
 func (c *client) forbidden() error {
-	if c.from.via != "" {
-		return c.h.checkChain(c.from.id, c.user.AuthChain)
-	}
-	return c.h.enabled(c.from.id)
+	s := *c.from // shared by messages: not to be written
+	_, err := c.h.permit(&s, c.user.AuthChain, c.token)
+	return err
 }
 
 // leave ends what depends on the connection.

@@ -49,7 +49,7 @@ func (h *Hub) gateway(f scopeCall) http.HandlerFunc {
 		case !d.Edge || r.PathValue("module") != hubModule:
 			err = fmt.Errorf("%s/%s is not the hub of a gateway", actor, r.PathValue("module"))
 		default:
-			err = h.checkToken(r.Header.Get("Authorization"), actor+"/"+hubModule)
+			_, err = h.checkToken(r.Header.Get("Authorization"), actor+"/"+hubModule)
 		}
 		if err != nil {
 			return nil, &problem{http.StatusUnauthorized, "IotHubUnauthorizedAccess", err.Error()}
