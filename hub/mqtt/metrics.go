@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"strings"
 	"sync"
 	"sync/atomic"
 )
@@ -34,6 +35,7 @@ func (b *Broker) refused(who, reason string, detail error) {
 }
 
 func (b *Broker) warn(who, reason string, detail error) {
+	who = short(who)
 	key := who + "\x00" + reason
 	b.stats.mu.Lock()
 	again := b.stats.said[key]
@@ -46,7 +48,20 @@ func (b *Broker) warn(who, reason string, detail error) {
 	if again {
 		log = b.log.Debug
 	}
-	log("client refused", "client", who, "reason", reason, "error", detail)
+	if detail == nil {
+		log("client refused", "client", who, "reason", reason)
+		return
+	}
+	log("client refused", "client", who, "reason", reason, "error", short(detail.Error()))
+}
+
+// short is s for a line of the log: a client may choose 64 KiB of id or topic.
+func short(s string) string {
+	const most = 200
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "…"
 }
 
 // Metrics gives the broker's figures. Labels are names and values in turn.

@@ -140,7 +140,7 @@ func (c *conn) goodbye(buf *bytes.Buffer, why cause) {
 	pk := packets.Packet{ProtocolVersion: v5, FixedHeader: packets.FixedHeader{Type: packets.Disconnect}, ReasonCode: why.code}
 	pk.Mods.MaxSize = uint32(c.maxOut)
 	if why.detail != nil && why.code != codeShutdown {
-		pk.Properties.ReasonString = why.detail.Error()
+		pk.Properties.ReasonString = short(why.detail.Error())
 	}
 	var out bytes.Buffer
 	if err := pk.DisconnectEncode(&out); err == nil && out.Len() <= c.maxOut {

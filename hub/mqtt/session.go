@@ -157,14 +157,14 @@ func (b *Broker) detach(c *conn) {
 	now := s.keepWill(c, mine && !end)
 	s.mu.Unlock()
 	if end {
+		// Under b.mu: a new session of that name must not come between, or it
+		// would lose its subscriptions in the index.
 		delete(b.sessions, s.key)
+		s.drop()
 	}
 	b.mu.Unlock()
 	if gone != nil {
 		gone()
-	}
-	if end {
-		s.drop()
 	}
 	if now != nil {
 		b.sendWill(now)
@@ -268,7 +268,7 @@ func (s *session) put(d *delivery) {
 		return
 	}
 	if s.box.full() || s.b.queued.Load() > maxQueued {
-		if s.conn != nil {
+		if s.conn != nil && !s.conn.doomed() {
 			s.b.stats.slow.Add(1)
 			s.conn.hangUp(cause{"slow", codeQuota, errors.New("client takes messages too slowly: its queue is full")})
 		}
