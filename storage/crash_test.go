@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 }
 
 func appendForEver(dir string) {
-	db, err := Open(dir, Options{SegmentBytes: 1 << 20, MaxBytes: 64 << 20})
+	db, err := Open(dir, Options{SegmentBytes: 1 << 20, MaxBytes: 1 << 30})
 	if err != nil {
 		fmt.Println("error", err)
 		os.Exit(1)
@@ -51,14 +51,16 @@ func appendForEver(dir string) {
 		}
 	}()
 	for i := start + 1; ; i++ {
-		body := fmt.Sprintf("%d %s", i, strings.Repeat("x", rand.IntN(2000)))
+		body := fmt.Sprintf("%d %s", i, strings.Repeat("x", rand.IntN(500)))
 		db.Append(context.Background(), Record{Sender: "a", Body: []byte(body), To: []Dest{{Queue: "up"}}}, func(err error) {
 			mu.Lock()
 			defer mu.Unlock()
-			if err == nil {
+			if err != nil {
+				fmt.Fprintln(out, "error", err)
+			} else {
 				fmt.Fprintln(out, i)
-				out.Flush()
 			}
+			out.Flush()
 		})
 	}
 }
@@ -67,7 +69,7 @@ func TestKilledProcessLosesNothing(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "store")
 	for round := range 8 {
 		acked := killOne(t, dir, time.Duration(20+rand.IntN(150))*time.Millisecond)
-		db := open(t, dir, Options{MaxBytes: 64 << 20})
+		db := open(t, dir, Options{MaxBytes: 1 << 30})
 		s := db.Queue("up").Stats()
 		if int(s.Last) < acked {
 			t.Fatalf("round %d: %d was acknowledged, the last record is %d", round, acked, s.Last)
