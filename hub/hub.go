@@ -209,7 +209,7 @@ type Dest struct {
 	Queue    string        // the destination, e.g. "iothub"
 	Priority int           // 0 (first) to 9; each has a queue of its own, a lane
 	TTL      time.Duration // 0: for ever
-	Note     []byte // of this copy alone
+	Note     []byte        // of this copy alone
 }
 
 // Router says where a message is kept; no Dest at all means nowhere. It is a pure
