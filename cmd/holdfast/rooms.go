@@ -119,14 +119,10 @@ func telemetry(c iothub.Config) hub.Router {
 // forwarder moves everything that is kept for the cloud.
 func (g *gateway) forwarder() *hub.Forwarder {
 	c := g.cfg.IoTHub
-	f := &hub.Forwarder{
-		To: g.cloud, Clock: g.clock, Log: g.log.With("service", "forwarder"), ParkRetry: c.ParkRetry.Or(0),
+	return &hub.Forwarder{
+		From: g.lanes(), To: g.cloud, Clock: g.clock, Log: g.log.With("service", "forwarder"), ParkRetry: c.ParkRetry.Or(0),
 		Window: hub.Window{Messages: c.WindowTotal, Bytes: c.WindowBytes, PerSender: c.Window},
 	}
-	for _, q := range g.lanes() {
-		f.From = append(f.From, q)
-	}
-	return f
 }
 
 // lanes are the queues to the cloud, the most urgent first.
