@@ -130,6 +130,7 @@ func TestReturn(t *testing.T) {
 // TestHalfDead: a hub that takes connections and never answers is not hammered,
 // and is found back when it lives again.
 func TestHalfDead(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	r.Fault(hubtest.Faults{Hang: true})
 	u := newUpstream(t, r.cfg)
@@ -148,6 +149,7 @@ func TestHalfDead(t *testing.T) {
 // TestOutage: a Forwarder's loop across outages and all that hubtest can do to
 // acknowledgements: nothing is lost, first copies are in order.
 func TestOutage(t *testing.T) {
+	t.Parallel()
 	faults := []hubtest.Faults{
 		{CloseAfter: 40}, {PubackDrop: 30}, {PubackRepeat: true}, {PubackReorder: 7}, {PubackReuse: true},
 		{PubackDelay: 20 * time.Millisecond}, {Throttle: 400},
@@ -190,6 +192,7 @@ func TestOutage(t *testing.T) {
 // TestCommands: methods and cloud-to-device messages reach the hub, many methods
 // at once, and a message is acknowledged only when the device has.
 func TestCommands(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	var took, refusals atomic.Int32
 	free := make(chan struct{})
@@ -291,6 +294,7 @@ func TestScope(t *testing.T) {
 
 // TestScopeTrouble: an answer that says nothing about the child is not ErrUnknown.
 func TestScopeTrouble(t *testing.T) {
+	t.Parallel()
 	r := newRig(t)
 	u := newUpstream(t, r.cfg)
 	for _, status := range []int{401, 429, 503} {

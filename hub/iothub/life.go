@@ -12,7 +12,9 @@ import (
 const (
 	hold     = 3 * time.Second // messages wait this long for a connection that is about to be tried
 	slowMost = 5 * time.Minute
-	farewell = time.Second // for the last acknowledgements when the program ends
+	ownMost  = 30 * time.Second
+	leafMost = 15 * time.Second // the Forwarder's own back-off comes on top, both within 60 s
+	farewell = time.Second      // for the last acknowledgements when the program ends
 )
 
 var errNoAck = errors.New("no acknowledgement in time")
@@ -217,7 +219,11 @@ func (s *session) ended(c *conn, err error) {
 		}
 	default:
 		s.failures++
-		s.retry = now.Add(backoff(s.failures, time.Second, 30*time.Second))
+		most := leafMost
+		if s.own {
+			most = ownMost
+		}
+		s.retry = now.Add(backoff(s.failures, time.Second, most))
 		s.listen = s.retry
 	}
 	// What waits may go on waiting if nothing was under way: no order is at stake.

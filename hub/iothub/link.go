@@ -153,10 +153,10 @@ func (u *Upstream) linkUp() {
 // linkDown tells everybody that the way is gone. The other connections may live
 // on (the hub may have closed this one alone), but must show it soon.
 func (u *Upstream) linkDown(why error) {
-	if !u.link.set(false) {
-		return
+	if changed := u.link.set(false); changed || !u.told {
+		u.told = true
+		u.deps.Log.Warn("cloud is not connected", "host", u.set.host, "reason", why)
 	}
-	u.deps.Log.Warn("cloud is not connected", "host", u.set.host, "reason", why)
 	u.challenge(false)
 }
 

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -31,6 +33,42 @@ func TestNotRunning(t *testing.T) {
 	}
 	if o.count() != 4 || u.Up() {
 		t.Errorf("%d answers, up %v; want 4, false", o.count(), u.Up())
+	}
+}
+
+// lines is where a log goes.
+type lines struct {
+	mu sync.Mutex
+	strings.Builder
+}
+
+func (l *lines) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.Builder.Write(p)
+}
+
+func (l *lines) count(what string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.String(), what)
+}
+
+// TestStartDown: a gateway that starts without its cloud says so, once.
+func TestStartDown(t *testing.T) {
+	t.Parallel()
+	l := newLiar(t)
+	l.ack = func(*talk) (byte, bool) { return 3, true }
+	log := &lines{}
+	u, err := New(l.config(), Deps{Log: slog.New(slog.NewTextHandler(log, nil))})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := start(t, u, newFakeHub(nil))
+	until(t, "three attempts", 20*time.Second, func() bool { return u.State().Attempts >= 3 })
+	stop()
+	if n := log.count("cloud is not connected"); n != 1 {
+		t.Errorf("said %d times that the cloud is not connected, want once", n)
 	}
 }
 
@@ -150,6 +188,7 @@ func TestRate(t *testing.T) {
 
 // TestConnectionsPerSecond: no more connections are opened in a second than allowed.
 func TestConnectionsPerSecond(t *testing.T) {
+	t.Parallel()
 	l := newLiar(t)
 	u := l.upstream(t, func(c *Config) { c.ConnectionsPerSecond, c.AckTimeout = 10, hub.Duration(20*time.Second) })
 	o := make([]*outcomes, 25)
@@ -229,6 +268,7 @@ func TestRenew(t *testing.T) {
 // TestOwnLost: when the gateway's own connection is lost, others must show that
 // they live, and go on if they do.
 func TestOwnLost(t *testing.T) {
+	t.Parallel()
 	l := newLiar(t)
 	cut := make(chan struct{})
 	l.own = func(c *talk) {
@@ -290,6 +330,7 @@ func TestLeaves(t *testing.T) {
 
 // TestWake: a link that came up is tried at once, often only once.
 func TestWake(t *testing.T) {
+	t.Parallel()
 	l := newLiar(t)
 	l.ack = func(*talk) (byte, bool) { return 3, true }
 	u := newUpstream(t, l.config())
@@ -309,6 +350,7 @@ func TestWake(t *testing.T) {
 // back at once: it must not get ahead of what is to be repeated. Mutation seen to
 // fail: no calm in fail.
 func TestCalm(t *testing.T) {
+	t.Parallel()
 	l := newLiar(t)
 	l.talk = func(c *talk) {
 		l.answer(c, func(p packet) {

@@ -34,6 +34,7 @@ type Upstream struct {
 	wake   signal
 	near   atomic.Bool // the hub can be reached, whatever it then says
 	tried  time.Time   // last attempt at the gateway's own connection; its session's
+	told   bool        // that the link is down was logged once; its session's
 	counts counts
 	wg     sync.WaitGroup
 
