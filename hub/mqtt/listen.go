@@ -99,6 +99,9 @@ func (l *listener) accept(ctx context.Context, b *Broker) {
 	l.mu.Lock()
 	nl := l.l
 	l.mu.Unlock()
+	if nl == nil {
+		return // Run ended before this goroutine began
+	}
 	for {
 		nc, err := nl.Accept()
 		if err != nil {
