@@ -274,6 +274,7 @@ func TestTakeover(t *testing.T) {
 	})
 
 	five := ordinary(t, b, v5, "x", "all", nil)
+	five.ping()
 	ordinary(t, b, v5, "x", "all", nil)
 	if bye := five.want(packets.Disconnect); bye.ReasonCode != codeTakenOver {
 		t.Errorf("DISCONNECT %#x, want %#x", bye.ReasonCode, codeTakenOver)

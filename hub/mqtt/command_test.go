@@ -150,13 +150,22 @@ func TestCloudToDevice(t *testing.T) {
 	}
 	d.want(packets.Publish)
 
+	// Taken over without PUBACK: the caller is told, and will send it again itself.
+	keep := func(pk *packets.Packet) { pk.Connect.Clean = false }
+	d = dial(t, b)
+	d.connect("d1", deviceUser("d1"), "key", keep)
 	d.subscribe(filter, 1)
+	d.ping()
 	answer = do(h, t.Context(), cmd)
 	d.want(packets.Publish)
-	d.nc.Close()
+	d = dial(t, b)
+	if ack := d.connect("d1", deviceUser("d1"), "key", keep); !ack.SessionPresent {
+		t.Errorf("session is not present")
+	}
 	if got := <-answer; !errors.Is(got.err, hub.ErrUnknown) {
 		t.Errorf("Do without PUBACK: %v, want %v", got.err, hub.ErrUnknown)
 	}
+	d.ping()
 }
 
 // Node's SDK subscribes once: after it has renewed its token it connects again,

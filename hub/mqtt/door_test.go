@@ -240,6 +240,7 @@ func TestRunAgain(t *testing.T) {
 	go func() { ended <- b.Run(ctx, h) }()
 	eventually(t, "the broker runs", func() bool { return b.running() != nil })
 	c := ordinary(t, b, v5, "c", "all", nil)
+	c.ping() // it is quite there
 	cancel()
 	if bye := c.want(packets.Disconnect); bye.ReasonCode != codeShutdown {
 		t.Errorf("DISCONNECT %#x, want %#x", bye.ReasonCode, codeShutdown)

@@ -209,18 +209,18 @@ func (c *conn) twin(p *publication, topic string) {
 	s.mu.Lock()
 	_, listens := s.subs[wire.TwinFilter]
 	s.mu.Unlock()
-	if rid != "" && listens {
-		body, err := json.Marshal(twinError{501000, "twins are not offered by this gateway yet", c.id + "-" + rid, time.Now().UTC().Format(time.RFC3339)})
-		if err == nil {
-			err = c.tell("$iothub/twin/res/501/?$rid="+rid, body)
-		}
-		if err != nil {
-			c.refuse(p, cause{"bad topic", codeTopicInvalid, err})
-			return
-		}
-	}
 	c.settle(p, 0)
 	c.release()
+	if rid == "" || !listens {
+		return
+	}
+	body, err := json.Marshal(twinError{501000, "twins are not offered by this gateway yet", c.id + "-" + rid, time.Now().UTC().Format(time.RFC3339)})
+	if err == nil {
+		err = c.tell("$iothub/twin/res/501/?$rid="+rid, body)
+	}
+	if err != nil {
+		c.hangUp(cause{"bad topic", codeTopicInvalid, err})
+	}
 }
 
 // twinError is the body in which IoT Hub says what went wrong; Node's SDK looks

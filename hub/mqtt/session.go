@@ -77,6 +77,9 @@ func (b *Broker) attach(c *conn, key, owner string, clean bool, expiry time.Dura
 	s.mu.Lock()
 	old := s.conn
 	s.conn, s.expiry, s.will = c, expiry, nil
+	if s.device != "" {
+		s.box.clear() // see detach: it may not have come to that yet
+	}
 	s.box.rewind(c.window)
 	s.mu.Unlock()
 	c.session = s
