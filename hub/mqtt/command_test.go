@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"slices"
 	"testing"
 	"time"
 
@@ -13,17 +12,6 @@ import (
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/hub/wire"
 )
-
-func (h *fakeHub) listens(id hub.Identity, k hub.Kind) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return slices.Contains(h.kinds[id], k)
-}
-
-func (c *client) puback(id uint16) {
-	c.t.Helper()
-	c.send(packets.Puback, func(pk *packets.Packet) { pk.PacketID = id })
-}
 
 type outcome struct {
 	r   hub.Reply

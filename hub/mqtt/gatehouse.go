@@ -84,7 +84,15 @@ type cause struct {
 }
 
 func newConn(b *Broker, nc net.Conn, id string) *conn {
-	c := &conn{Conn: nc, b: b, id: id, br: bufio.NewReaderSize(nc, 4<<10), pumped: make(chan struct{}), wake: make(chan struct{}, 1), slots: make(chan struct{}, b.window), maxOut: 256 << 20, window: usualWindow}
+	c := &conn{
+		Conn: nc, b: b, id: id,
+		br:     bufio.NewReaderSize(nc, 4<<10),
+		pumped: make(chan struct{}),
+		wake:   make(chan struct{}, 1),
+		slots:  make(chan struct{}, b.window),
+		maxOut: 256 << 20, // what the protocol allows
+		window: usualWindow,
+	}
 	c.ctx, c.cancel = context.WithCancel(context.Background()) // Close cancels it, whatever ends first
 	return c
 }
