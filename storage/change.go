@@ -84,7 +84,7 @@ func (c *settle) apply(db *DB) {
 			switch {
 			case e != nil && !e.settled():
 				*c.q.openCount(row, c.who, e.state())--
-				c.q.end(e)
+				c.q.end(p)
 			case p < c.q.origin: // in a segment that is gone; the picture counted it
 				*c.q.openCount(row, c.who, pending)--
 			case c.q.lost[p]: // damage took the record, not its end
@@ -156,7 +156,7 @@ func (c *unparkSender) apply(db *DB) {
 			row.Parked++
 		}
 	}
-	c.q.wake()
+	c.q.free(who)
 }
 
 // parkRecord keeps one record back.
@@ -186,6 +186,7 @@ func (c *parkRecord) apply(db *DB) {
 	row := db.row(c.who, c.q.id)
 	*c.q.openCount(row, c.who, pending)--
 	row.Parked++
+	c.q.because(c.pos, c.reason)
 	if e.state() == pending { // in replay; else ParkRecord did it at once
 		e.set(parked)
 	}
@@ -216,7 +217,8 @@ func (c *unparkRecord) apply(db *DB) {
 	row := db.row(c.who, c.q.id)
 	row.Parked--
 	*c.q.openCount(row, c.who, pending)++
-	c.q.wake()
+	delete(c.q.reasons, c.pos)
+	c.q.free(c.who)
 }
 
 // setKey changes a map.

@@ -35,7 +35,7 @@ type marks struct {
 // claim takes the lock and reads the store's identity, or makes one. Nothing is
 // written into a folder that is not ours.
 func (db *DB) claim() (m marks, err error) {
-	if err := os.MkdirAll(db.dir, 0o700); err != nil {
+	if err := makeFolder(db.o.disk, db.dir); err != nil {
 		return m, fmt.Errorf("make folder: %w", err)
 	}
 	empty, err := db.isEmpty()
@@ -52,14 +52,32 @@ func (db *DB) claim() (m marks, err error) {
 	if err := db.takeLock(); err != nil {
 		return m, err
 	}
-	return newMarks(names)
+	return newMarks(db.o.disk, names)
+}
+
+// makeFolder makes dir and what is missing above it, and makes their names
+// durable: a store whose folder goes with the power has lost everything.
+func makeFolder(disk journal.Disk, dir string) error {
+	if _, err := os.Stat(dir); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	above := filepath.Dir(dir)
+	if above != dir {
+		if err := makeFolder(disk, above); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return disk.SyncDir(above)
 }
 
 // mend writes the marks that are missing. It comes after the journal was opened:
 // STORE is what says that there must be something in it.
-func (m marks) mend() error {
+func (m marks) mend(disk journal.Disk) error {
 	for _, name := range m.write {
-		if err := writeMark(name, m.id); err != nil {
+		if err := writeMark(disk, name, m.id); err != nil {
 			return fmt.Errorf("write %s: %w", name, err)
 		}
 	}
@@ -88,47 +106,42 @@ func (db *DB) isEmpty() (bool, error) {
 }
 
 // newMarks begins a new store with the journal's folder and the mark in it.
-func newMarks(names []string) (m marks, err error) {
+func newMarks(disk journal.Disk, names []string) (m marks, err error) {
 	var b [8]byte
 	if _, err := rand.Read(b[:]); err != nil {
 		return m, fmt.Errorf("make store id: %w", err)
 	}
 	m = marks{id: binary.LittleEndian.Uint64(b[:]), write: names[:1]}
-	if err := os.MkdirAll(filepath.Dir(names[1]), 0o700); err != nil {
+	if err := makeFolder(disk, filepath.Dir(names[1])); err != nil {
 		return m, fmt.Errorf("make journal folder: %w", err)
 	}
-	if err := writeMark(names[1], m.id); err != nil {
+	if err := writeMark(disk, names[1], m.id); err != nil {
 		return m, fmt.Errorf("write %s: %w", names[1], err)
 	}
 	return m, nil
 }
 
-func writeMark(name string, id uint64) error {
+func writeMark(disk journal.Disk, name string, id uint64) error {
 	text := fmt.Sprintf("holdfast store %d\nid %016x\n", storeVersion, id)
 	text += fmt.Sprintf("crc32c %08x\n", crc32.Checksum([]byte(text), castagnoli))
-	f, err := os.OpenFile(name+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	f, err := disk.Create(name + ".tmp")
 	if err != nil {
 		return err
 	}
-	_, err = f.WriteString(text)
+	err = disk.WriteAt(f, []byte(text), 0)
 	if err == nil {
-		err = f.Sync()
+		err = disk.Flush(f)
 	}
 	if e := f.Close(); err == nil {
 		err = e
 	}
 	if err == nil {
-		err = os.Rename(name+".tmp", name)
+		err = disk.Rename(name+".tmp", name)
 	}
 	if err != nil {
 		return err
 	}
-	d, err := os.Open(filepath.Dir(name))
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
+	return disk.SyncDir(filepath.Dir(name))
 }
 
 // readMarks reads the store's identity, from the copy where the first is gone or
@@ -201,11 +214,9 @@ func (db *DB) takeLock() error {
 		return fmt.Errorf("lock: %w", err)
 	}
 	db.lock = f
-	if err := f.Truncate(0); err != nil {
-		return fmt.Errorf("write lock: %w", err)
-	}
-	if _, err := fmt.Fprintf(f, "%d\n", os.Getpid()); err != nil {
-		return fmt.Errorf("write lock: %w", err)
+	// A courtesy; a full disk has no room for it, and must be opened all the same.
+	if err := f.Truncate(0); err == nil {
+		_, _ = fmt.Fprintf(f, "%d\n", os.Getpid())
 	}
 	return nil
 }

@@ -167,18 +167,26 @@ func (db *DB) commit() (more bool, err error) {
 	}
 	begin := time.Now()
 	kept, err := db.write(batch)
-	if err != nil {
-		err = fmt.Errorf("%w: %w", ErrBroken, err)
-		db.log.Error("store can no longer be written", "folder", db.dir, "error", err)
+	if err != nil { // nobody of the batch has been answered
+		err = db.broken(err)
 		for _, r := range batch {
 			r.finish(err)
 		}
 		return false, err
 	}
+	if err := db.reclaim(); err != nil { // all of it has, and is on disk
+		return false, db.broken(err)
+	}
 	took := time.Since(begin)
 	db.usual += (took - db.usual) / 8
 	db.lastGroup = kept
 	return more, nil
+}
+
+func (db *DB) broken(err error) error {
+	err = fmt.Errorf("%w: %w", ErrBroken, err)
+	db.log.Error("store can no longer be written", "folder", db.dir, "error", err)
+	return err
 }
 
 // takeBatch takes requests from the line, as many as a frame may hold.
@@ -224,7 +232,8 @@ func (r *request) finish(err error) {
 }
 
 // write makes one frame of the batch. What does not fit a full store is refused,
-// the rest goes on. The error is final.
+// the rest goes on. All are answered, or, where the error is not nil, none; the
+// error is final.
 func (db *DB) write(batch []*request) (kept int, err error) {
 	verdict := make([]error, len(batch))
 	if err := db.makeRoom(batch, verdict); err != nil {
@@ -258,8 +267,8 @@ func (db *DB) write(batch []*request) (kept int, err error) {
 			kept++
 		}
 	}
-	db.putBack(later)
-	return kept, db.reclaim() // not more: what was put back waits its time
+	db.putBack(later) // not more: it waits its time
+	return kept, nil
 }
 
 // makeRoom sees to it that the batch fits the present segment, taking a fresh one

@@ -269,16 +269,16 @@ func TestFailedFlushIsFinal(t *testing.T) {
 	dir := t.TempDir()
 	var mu sync.Mutex
 	fail := false
-	flush := func(f *os.File) error {
+	disk := func(op journal.Op) error {
 		mu.Lock()
 		defer mu.Unlock()
-		if fail {
+		if fail && op.Kind == journal.OpFlush {
 			fail = false
 			return errors.New("input/output error")
 		}
-		return f.Sync()
+		return nil
 	}
-	db := open(t, dir, Options{flush: flush})
+	db := open(t, dir, Options{disk: disk})
 	add(t, db, "a", 0, 5, "up")
 	mu.Lock()
 	fail = true

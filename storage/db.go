@@ -75,7 +75,9 @@ func Open(dir string, o Options) (*DB, error) {
 	if o.SegmentBytes == 0 {
 		o.SegmentBytes = 16 << 20
 	}
-	o.SegmentBytes = max(o.SegmentBytes, 1<<20) / journal.Page * journal.Page
+	if !o.tiny {
+		o.SegmentBytes = min(max(o.SegmentBytes, 1<<20), 1<<30) / journal.Page * journal.Page
+	}
 	if o.MaxBytes == 0 {
 		o.MaxBytes = 1 << 30
 	}
@@ -114,13 +116,13 @@ func (db *DB) open() error {
 			"Bring the files of %s back, or remove STORE to begin anew", ErrDamaged, filepath.Join(db.dir, "journal"))
 	}
 	db.j, err = journal.Open(filepath.Join(db.dir, "journal"),
-		journal.Options{StoreID: m.id, SegmentBytes: db.o.SegmentBytes, MaxBytes: db.o.MaxBytes, Flush: db.o.flush}, r.frame, damaged)
+		journal.Options{StoreID: m.id, SegmentBytes: db.o.SegmentBytes, MaxBytes: db.o.MaxBytes, Disk: db.o.disk}, r.frame, damaged)
 	if err != nil {
 		return err
 	}
 	err = db.replayed(&r, used)
 	if err == nil {
-		err = m.mend()
+		err = m.mend(db.o.disk)
 	}
 	if err != nil {
 		return errors.Join(err, db.j.Close())

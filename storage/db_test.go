@@ -142,6 +142,9 @@ func TestParkedSendersAndRecordsStayParked(t *testing.T) {
 		if p := q.Parked(); p["a"] != "refused" {
 			t.Errorf("parked senders %v", p)
 		}
+		if p := q.ParkedRecords(); len(p) != 1 || p[0] != (ParkedRecord{5, "b", "too strange"}) {
+			t.Errorf("parked records %v", p)
+		}
 		if err := db.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -151,6 +154,12 @@ func TestParkedSendersAndRecordsStayParked(t *testing.T) {
 	q.Unpark("a", nil)
 	q.UnparkRecord(5)
 	settleNow(t, q, Delivered, 4)
+	if n, a, b := q.Unparked(), q.UnparkedOf("a"), q.UnparkedOf("b"); n != 2 || a != 1 || b != 1 {
+		t.Errorf("unparked %d, of a %d, of b %d", n, a, b)
+	}
+	if p := q.ParkedRecords(); len(p) != 0 {
+		t.Errorf("still parked: %v", p)
+	}
 	if got, want := fmt.Sprint(bodies(t, q)), "[a-1 a-2 a-3 b-2 b-3 a-4]"; got != want {
 		t.Errorf("readable after unparking %s, want %s", got, want)
 	}

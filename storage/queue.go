@@ -1,6 +1,8 @@
 package storage
 
 import (
+	"cmp"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -31,7 +33,10 @@ type Queue struct {
 	base    Position // position of entries[0]
 	entries []entry
 	bytes   uint64
-	senders map[uint32]string // parked senders and why
+	senders map[uint32]string   // parked senders and why
+	reasons map[Position]string // of records that are parked by themselves
+	freed   map[uint32]uint64   // how often something of a sender was unparked
+	freedBy uint64              // their sum
 	changed chan struct{}
 	origin  Position          // positions before it were given before the oldest segment
 	lost    map[Position]bool // positions whose record was lost to damage
@@ -80,14 +85,20 @@ type Limit struct {
 // those of senders that skip (if not nil) is true for. next is how far it looked:
 // read on behind it. skip must not call the DB.
 //
-// A record that the disk gives back broken is settled as Damaged and left out.
+// A record that the disk gives back broken, twice, is settled as Damaged and left
+// out. err is ErrClosed or nil.
 func (q *Queue) Read(after Position, limit Limit, skip func(sender string) bool) (items []Item, next Position, err error) {
 	found, next := q.find(after, limit, skip)
 	for _, f := range found {
 		item, err := q.load(f)
+		if err != nil {
+			item, err = q.load(f) // a fault that passes must not cost a record
+		}
 		switch {
 		case err == nil:
 			items = append(items, item)
+		case errors.Is(q.db.Err(), ErrClosed):
+			return items, f.pos - 1, fmt.Errorf("read queue %s: %w", q.name, ErrClosed)
 		case f.gone(q):
 			// settled and dropped between the look and the read
 		default:
@@ -236,6 +247,42 @@ func (q *Queue) UnparkRecord(p Position) {
 	q.db.submit(&request{changes: []change{&unparkRecord{q: q, who: who, pos: p}}})
 }
 
+// ParkedRecord is one record that is parked by itself.
+type ParkedRecord struct {
+	Position Position
+	Sender   string
+	Reason   string
+}
+
+// ParkedRecords gives the records that are parked by themselves, in order.
+func (q *Queue) ParkedRecords() []ParkedRecord {
+	q.db.mu.Lock()
+	defer q.db.mu.Unlock()
+	out := make([]ParkedRecord, 0, len(q.reasons))
+	for p, why := range q.reasons {
+		if e := q.at(p); e != nil {
+			out = append(out, ParkedRecord{p, q.db.names[e.sender()], why})
+		}
+	}
+	slices.SortFunc(out, func(a, b ParkedRecord) int { return cmp.Compare(a.Position, b.Position) })
+	return out
+}
+
+// Unparked counts what was unparked in this queue since it was opened. While it
+// stays the same, nobody behind the reader's back has made old records readable.
+func (q *Queue) Unparked() uint64 {
+	q.db.mu.Lock()
+	defer q.db.mu.Unlock()
+	return q.freedBy
+}
+
+// UnparkedOf is Unparked for one sender.
+func (q *Queue) UnparkedOf(sender string) uint64 {
+	q.db.mu.Lock()
+	defer q.db.mu.Unlock()
+	return q.freed[q.db.number(sender)]
+}
+
 // Parked gives the parked senders and the reasons.
 func (q *Queue) Parked() map[string]string {
 	q.db.mu.Lock()
@@ -296,8 +343,28 @@ func (q *Queue) push(e entry) {
 	q.db.live[e.segment]++
 }
 
+// because notes why a record is parked.
+func (q *Queue) because(p Position, reason string) {
+	if q.reasons == nil {
+		q.reasons = map[Position]string{}
+	}
+	q.reasons[p] = reason
+}
+
+// free takes note that something of a sender was unparked.
+func (q *Queue) free(who uint32) {
+	if q.freed == nil {
+		q.freed = map[uint32]uint64{}
+	}
+	q.freed[who]++
+	q.freedBy++
+	q.wake()
+}
+
 // end marks a record as settled and moves the checkpoint.
-func (q *Queue) end(e *entry) {
+func (q *Queue) end(p Position) {
+	e := q.at(p)
+	delete(q.reasons, p)
 	q.bytes -= uint64(e.length)
 	q.db.live[e.segment]--
 	e.length = 0

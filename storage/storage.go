@@ -23,8 +23,9 @@ package storage
 import (
 	"errors"
 	"log/slog"
-	"os"
 	"time"
+
+	"holdfast.dev/holdfast/storage/journal"
 )
 
 // Errors when opening.
@@ -115,13 +116,16 @@ func (r Row) Balance() int64 {
 
 // Options of a DB. The zero value works.
 type Options struct {
-	Clock        Clock                // SystemClock if nil
-	SegmentBytes int                  // size of a journal segment: 16 MiB if zero, at least 1 MiB
-	MaxBytes     int64                // most that the journal may take on disk: 1 GiB if zero
-	Log          *slog.Logger         // damage and faults; nothing if nil
-	flush        func(*os.File) error // of the journal; set by tests
-	check        bool                 // replay compares every picture with what it has; set by tests
-	Linger       time.Duration        // longest wait for company before a commit: 1 ms if zero, none if negative
+	Clock        Clock         // SystemClock if nil
+	SegmentBytes int           // size of a journal segment: 16 MiB if zero, 1 MiB to 1 GiB
+	MaxBytes     int64         // most that the journal may take on disk: 1 GiB if zero, at least 4 segments
+	Log          *slog.Logger  // damage and faults; nothing if nil
+	Linger       time.Duration // longest wait for company before a commit: 1 ms if zero, none if negative
+
+	// Set by tests.
+	disk  journal.Disk
+	check bool // replay compares every picture with what it has
+	tiny  bool // segments may be smaller than 1 MiB
 }
 
 // Stats are a DB's figures.

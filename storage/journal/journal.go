@@ -35,8 +35,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // Page is what a write may harm, and so the alignment of frames.
@@ -46,12 +44,12 @@ const Page = 4096 // bytes
 // quota is full. Nothing was written.
 var ErrNoSpace = errors.New("no space for another journal segment")
 
-// Options of a Journal. All but Flush must be set.
+// Options of a Journal. All but Disk must be set.
 type Options struct {
 	StoreID      uint64
-	Flush        func(*os.File) error // makes a frame durable: fdatasync if nil; tests let it fail
-	SegmentBytes int                  // size of a segment, a multiple of Page
-	MaxBytes     int64                // most that all segments and the spare may take
+	Disk         Disk
+	SegmentBytes int   // size of a new segment, a multiple of Page; older ones keep theirs
+	MaxBytes     int64 // most that all segments and the spare may take
 }
 
 // Journal is an open folder of segments.
@@ -72,6 +70,7 @@ type segment struct {
 	id    uint32 // a number of this process, for Loc
 	first uint64 // sequence of its first record
 	file  *os.File
+	size  int // of the file: an earlier process may have made other ones
 	end   int // first free byte, page-aligned
 }
 
@@ -90,14 +89,14 @@ func (j *Journal) Next() uint64 { return j.next }
 func (j *Journal) Write(n int, body []byte) (Loc, error) {
 	size := frameSize(len(body))
 	s := j.last()
-	if s == nil || s.end+size > j.o.SegmentBytes {
+	if s == nil || s.end+size > s.size {
 		return Loc{}, fmt.Errorf("write frame of %d bytes: %w", len(body), ErrNoSpace)
 	}
 	j.buf = appendFrame(j.buf[:0], header{n: uint32(n), first: j.next, store: j.o.StoreID}, body)
-	if _, err := s.file.WriteAt(j.buf, int64(s.end)); err != nil {
+	if err := j.o.Disk.WriteAt(s.file, j.buf, int64(s.end)); err != nil {
 		return Loc{}, fmt.Errorf("write frame to %s: %w", s.file.Name(), err)
 	}
-	if err := j.o.Flush(s.file); err != nil {
+	if err := j.o.Disk.Flush(s.file); err != nil {
 		return Loc{}, fmt.Errorf("flush %s: %w", s.file.Name(), err)
 	}
 	loc := Loc{s.id, uint32(s.end + headerSize)}
@@ -110,7 +109,7 @@ func (j *Journal) Write(n int, body []byte) (Loc, error) {
 // leaves reserve bytes free.
 func (j *Journal) Fits(n, reserve int) bool {
 	s := j.last()
-	return s != nil && s.end+frameSize(n)+reserve <= j.o.SegmentBytes
+	return s != nil && s.end+frameSize(n)+reserve <= s.size
 }
 
 // Ready says whether a spare segment stands ready.
@@ -129,13 +128,13 @@ func (j *Journal) Rotate() error {
 		return err
 	}
 	name := j.path(j.next)
-	if err := os.Rename(filepath.Join(j.dir, spareName), name); err != nil {
+	if err := j.o.Disk.Rename(filepath.Join(j.dir, spareName), name); err != nil {
 		return fmt.Errorf("take spare segment: %w", err)
 	}
-	if err := syncDir(j.dir); err != nil {
+	if err := j.o.Disk.SyncDir(j.dir); err != nil {
 		return err
 	}
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := j.o.Disk.Open(name)
 	if err != nil {
 		return fmt.Errorf("open segment: %w", err)
 	}
@@ -149,7 +148,7 @@ func (j *Journal) Rotate() error {
 		err = j.segments[n-1].file.Close()
 		j.segments, id = j.segments[:n-1], id-1
 	}
-	j.segments = append(j.segments, &segment{id: id, first: j.next, file: f})
+	j.segments = append(j.segments, &segment{id: id, first: j.next, file: f, size: j.o.SegmentBytes})
 	j.mu.Unlock()
 	j.spare.prepare(j)
 	return err
@@ -166,7 +165,7 @@ func (j *Journal) ReadAt(p []byte, loc Loc) error {
 	if i >= len(j.segments) {
 		return fmt.Errorf("read segment %d: no such segment", loc.Segment)
 	}
-	if _, err := j.segments[i].file.ReadAt(p, int64(loc.Offset)); err != nil {
+	if _, err := j.o.Disk.ReadAt(j.segments[i].file, p, int64(loc.Offset)); err != nil {
 		return fmt.Errorf("read %s: %w", j.segments[i].file.Name(), err)
 	}
 	return nil
@@ -188,7 +187,7 @@ func (j *Journal) DropBefore(id uint32) error {
 		if err := s.file.Close(); err != nil {
 			return fmt.Errorf("close segment: %w", err)
 		}
-		if err := j.spare.recycle(j, name); err != nil {
+		if err := j.spare.recycle(j, name, s.size); err != nil {
 			return err
 		}
 	}
@@ -196,10 +195,7 @@ func (j *Journal) DropBefore(id uint32) error {
 
 // Segments gives the number of segments in use and the bytes they and the spare take.
 func (j *Journal) Segments() (n int, bytes int64) {
-	j.mu.RLock()
-	n = len(j.segments)
-	j.mu.RUnlock()
-	bytes = int64(n) * int64(j.o.SegmentBytes)
+	n, bytes = j.taken()
 	if j.spare.ready() {
 		bytes += int64(j.o.SegmentBytes)
 	}
@@ -228,7 +224,15 @@ func (j *Journal) Close() error {
 	return errors.Join(errs...)
 }
 
-func fdatasync(f *os.File) error { return unix.Fdatasync(int(f.Fd())) }
+// taken is Segments without the spare.
+func (j *Journal) taken() (n int, bytes int64) {
+	j.mu.RLock()
+	defer j.mu.RUnlock()
+	for _, s := range j.segments {
+		bytes += int64(s.size)
+	}
+	return len(j.segments), bytes
+}
 
 func (j *Journal) last() *segment {
 	j.mu.RLock()
@@ -241,16 +245,4 @@ func (j *Journal) last() *segment {
 
 func (j *Journal) path(first uint64) string {
 	return filepath.Join(j.dir, fmt.Sprintf("%016x", first))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return fmt.Errorf("open folder: %w", err)
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil {
-		return fmt.Errorf("flush folder %s: %w", dir, err)
-	}
-	return nil
 }

@@ -187,3 +187,82 @@ func TestQuotaIsKept(t *testing.T) {
 		t.Errorf("after dropping: %v", err)
 	}
 }
+
+// Whoever changes the size of the segments in a configuration must lose nothing.
+func TestSegmentsOfAnotherSizeAreReadWhole(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := reopen(t, dir)
+	var want []string
+	for i := range 50 {
+		want = append(want, fmt.Sprint(i))
+		write(t, j, 1, fmt.Sprint(i))
+	}
+	for _, pages := range []int{16, 128, 8} {
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		o := options()
+		o.SegmentBytes = pages * Page
+		var got []string
+		var err error
+		j, err = Open(dir, o, func(f Frame) error { got = append(got, string(f.Body)); return nil },
+			func(d Damage) error { t.Errorf("damage %+v", d); return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if fmt.Sprint(got) != fmt.Sprint(want) {
+			t.Fatalf("segments of %d pages: %d frames, want %d", pages, len(got), len(want))
+		}
+		for i := range 20 {
+			want = append(want, fmt.Sprint(pages, i))
+			write(t, j, 1, fmt.Sprint(pages, i))
+		}
+	}
+	if err := j.DropBefore(j.Newest()); err != nil {
+		t.Fatal(err)
+	}
+	if n, bytes := j.Segments(); n != 1 || bytes > (128+8)*Page {
+		t.Errorf("%d segments, %d bytes are left", n, bytes)
+	}
+	_ = j.Close()
+}
+
+// A full journal whose newest frame is torn has no fresh segment to begin on; it
+// must not be shut for good.
+func TestTornTailOfAFullJournal(t *testing.T) {
+	dir := t.TempDir()
+	j, _, _ := reopen(t, dir)
+	n := 0
+	for {
+		if !j.Fits(1, 10*Page) {
+			if err := j.Rotate(); errors.Is(err, ErrNoSpace) {
+				break
+			}
+		}
+		write(t, j, 1, fmt.Sprint(n))
+		n++
+	}
+	loc := write(t, j, 1, strings.Repeat("torn", 3000))
+	name := j.last().file.Name()
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteAt(make([]byte, Page), int64(loc.Offset)+Page); err != nil {
+		t.Fatal(err)
+	}
+	f.Close()
+	for i := range 3 {
+		j, got, harm := reopen(t, dir)
+		if len(got) != n+i || (i == 0) != (len(harm) == 1) {
+			t.Fatalf("opening %d: %d frames of %d, damage %+v", i, len(got), n+i, harm)
+		}
+		write(t, j, 1, "after")
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}

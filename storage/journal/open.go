@@ -4,11 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
+
+	"golang.org/x/sys/unix"
 )
+
+// maxSegment is what a Loc can address.
+const maxSegment = 1 << 30
 
 // Frame is one frame as Open finds it.
 type Frame struct {
@@ -36,11 +40,8 @@ type Damage struct {
 // The flush comes first: after a kill the page cache may show a frame that is not
 // on disk, and a power cut would take it back after its positions were used.
 func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) error) (*Journal, error) {
-	if o.Flush == nil {
-		o.Flush = fdatasync
-	}
 	j := &Journal{dir: dir, o: o, next: 1}
-	if err := j.spare.adopt(dir, o.SegmentBytes); err != nil {
+	if err := j.spare.adopt(o.Disk, dir, o.SegmentBytes); err != nil {
 		return nil, err
 	}
 	if err := j.openSegments(); err != nil {
@@ -54,7 +55,9 @@ func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) er
 	}
 	if len(j.segments) == 0 || r.torn {
 		// Pages behind a torn frame hold nobody knows what: begin on a fresh segment.
-		if err := j.Rotate(); err != nil {
+		// A full journal has none; then the torn frame, which nobody was promised, is
+		// written over, and the store can be drained instead of being shut for good.
+		if err := j.Rotate(); err != nil && (len(j.segments) == 0 || !errors.Is(err, ErrNoSpace)) {
 			return nil, errors.Join(err, j.Close())
 		}
 	}
@@ -63,7 +66,7 @@ func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) er
 }
 
 func (j *Journal) openSegments() error {
-	names, err := os.ReadDir(j.dir)
+	names, err := j.o.Disk.List(j.dir)
 	if err != nil {
 		return fmt.Errorf("list journal: %w", err)
 	}
@@ -72,12 +75,18 @@ func (j *Journal) openSegments() error {
 		if err != nil || len(n.Name()) != 16 {
 			continue
 		}
-		f, err := os.OpenFile(filepath.Join(j.dir, n.Name()), os.O_RDWR, 0)
+		f, err := j.o.Disk.Open(filepath.Join(j.dir, n.Name()))
 		if err != nil {
 			return fmt.Errorf("open segment: %w", err)
 		}
-		j.segments = append(j.segments, &segment{first: first, file: f})
-		if err := j.o.Flush(f); err != nil {
+		s := &segment{first: first, file: f}
+		j.segments = append(j.segments, s)
+		st, err := f.Stat()
+		if err != nil {
+			return fmt.Errorf("look at segment: %w", err)
+		}
+		s.size = int(min(st.Size(), maxSegment)) / Page * Page
+		if err := j.o.Disk.Flush(f); err != nil {
 			return fmt.Errorf("flush %s: %w", f.Name(), err)
 		}
 	}
@@ -90,7 +99,24 @@ func (j *Journal) openSegments() error {
 	for i, s := range j.segments {
 		s.id = uint32(i)
 	}
-	return syncDir(j.dir)
+	if err := j.forget(); err != nil {
+		return err
+	}
+	return j.o.Disk.SyncDir(j.dir)
+}
+
+// forget drops the newest segment from the page cache, so that it is read as it is
+// on disk: after a flush that failed the cache still shows, and calls clean, what
+// could not be written. Older segments have nothing of the kind.
+func (j *Journal) forget() error {
+	s := j.last()
+	if s == nil {
+		return nil
+	}
+	if err := unix.Fadvise(int(s.file.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil && !errors.Is(err, unix.ENOSYS) {
+		return fmt.Errorf("drop %s from the cache: %w", s.file.Name(), err)
+	}
+	return nil
 }
 
 // replayer walks the segments in order.
@@ -107,10 +133,10 @@ type replayer struct {
 // store, and continues the sequence; a later sequence means that something is
 // missing; an earlier one is stale, from the segment's former life.
 func (r *replayer) segment(s *segment, newest bool) error {
-	if r.buf == nil {
-		r.buf = make([]byte, r.j.o.SegmentBytes)
+	if len(r.buf) < s.size {
+		r.buf = make([]byte, s.size)
 	}
-	n, err := s.file.ReadAt(r.buf, 0)
+	n, err := r.j.o.Disk.ReadAt(s.file, r.buf[:s.size], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %s: %w", s.file.Name(), err)
 	}
@@ -156,7 +182,7 @@ func (r *replayer) begin(s *segment) (gap uint64, err error) {
 	}
 	if s.first > r.j.next {
 		gap = s.first - r.j.next
-		err = r.report(before, before.end, r.j.o.SegmentBytes-before.end, gap, false)
+		err = r.report(before, before.end, before.size-before.end, gap, false)
 		r.j.next = s.first
 	}
 	return gap, err

@@ -58,10 +58,7 @@ func (s *spare) start(j *Journal) {
 	if s.have || s.making != nil || time.Now().Before(s.again) {
 		return
 	}
-	j.mu.RLock()
-	n := int64(len(j.segments) + 1)
-	j.mu.RUnlock()
-	if n*int64(j.o.SegmentBytes) > j.o.MaxBytes {
+	if _, n := j.taken(); n+int64(j.o.SegmentBytes) > j.o.MaxBytes {
 		s.err = ErrNoSpace
 		return
 	}
@@ -72,7 +69,7 @@ func (s *spare) start(j *Journal) {
 	}
 	quit := s.quit
 	go func() {
-		err := makeSegment(j.dir, j.o.SegmentBytes, quit)
+		err := makeSegment(j.o.Disk, j.dir, j.o.SegmentBytes, quit)
 		s.mu.Lock()
 		s.have, s.making, s.err = err == nil, nil, err
 		if err != nil {
@@ -104,22 +101,22 @@ func (s *spare) take(j *Journal) error {
 }
 
 // recycle keeps a dropped segment as the spare, or removes it.
-func (s *spare) recycle(j *Journal, name string) error {
+func (s *spare) recycle(j *Journal, name string, size int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.have || s.making != nil {
-		if err := os.Remove(name); err != nil {
+	if s.have || s.making != nil || size != j.o.SegmentBytes {
+		if err := j.o.Disk.Remove(name); err != nil {
 			return fmt.Errorf("remove segment: %w", err)
 		}
 		// Synced one by one, so that a power cut can bring none back but the newest:
 		// a hole between two that came back would look like damage.
-		return syncDir(j.dir)
+		return j.o.Disk.SyncDir(j.dir)
 	}
-	if err := os.Rename(name, filepath.Join(j.dir, spareName)); err != nil {
+	if err := j.o.Disk.Rename(name, filepath.Join(j.dir, spareName)); err != nil {
 		return fmt.Errorf("recycle segment: %w", err)
 	}
 	s.have = true
-	return syncDir(j.dir)
+	return j.o.Disk.SyncDir(j.dir)
 }
 
 func (s *spare) stop() {
@@ -138,9 +135,9 @@ func (s *spare) stop() {
 // makeSegment writes a file of zeros under a temporary name and renames it to the
 // spare once it is on disk. Zeros are really written: space that is merely
 // reserved is converted block by block later, and that costs a second flush a commit.
-func makeSegment(dir string, size int, quit <-chan struct{}) (err error) {
+func makeSegment(d Disk, dir string, size int, quit <-chan struct{}) (err error) {
 	tmp := filepath.Join(dir, spareName+".tmp")
-	f, err := os.OpenFile(tmp, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	f, err := d.Create(tmp)
 	if err != nil {
 		return fmt.Errorf("make segment: %w", noSpace(err))
 	}
@@ -149,7 +146,7 @@ func makeSegment(dir string, size int, quit <-chan struct{}) (err error) {
 			err = e
 		}
 		if err != nil {
-			_ = os.Remove(tmp) // the next opening removes it too
+			_ = d.Remove(tmp) // the next opening removes it too
 			err = fmt.Errorf("make segment: %w", noSpace(err))
 		}
 	}()
@@ -160,20 +157,20 @@ func makeSegment(dir string, size int, quit <-chan struct{}) (err error) {
 			return errors.New("journal is closed")
 		default:
 		}
-		if _, err := f.WriteAt(block[:min(slice, size-off)], int64(off)); err != nil {
+		if err := d.WriteAt(f, block[:min(slice, size-off)], int64(off)); err != nil {
 			return err
 		}
 		if err := unix.SyncFileRange(int(f.Fd()), int64(off), slice, unix.SYNC_FILE_RANGE_WRITE); err != nil && !errors.Is(err, unix.ENOSYS) {
 			return err
 		}
 	}
-	if err := f.Sync(); err != nil {
+	if err := d.Flush(f); err != nil {
 		return err
 	}
-	if err := os.Rename(tmp, filepath.Join(dir, spareName)); err != nil {
+	if err := d.Rename(tmp, filepath.Join(dir, spareName)); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return d.SyncDir(dir)
 }
 
 // noSpace turns a full disk or quota into ErrNoSpace and keeps the cause.
@@ -185,8 +182,8 @@ func noSpace(err error) error {
 }
 
 // adopt looks for a spare that an earlier process left.
-func (s *spare) adopt(dir string, size int) error {
-	if err := os.Remove(filepath.Join(dir, spareName+".tmp")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+func (s *spare) adopt(d Disk, dir string, size int) error {
+	if err := d.Remove(filepath.Join(dir, spareName+".tmp")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove unfinished segment: %w", err)
 	}
 	st, err := os.Stat(filepath.Join(dir, spareName))
@@ -196,7 +193,7 @@ func (s *spare) adopt(dir string, size int) error {
 	case err != nil:
 		return fmt.Errorf("look at spare segment: %w", err)
 	case st.Size() != int64(size):
-		return os.Remove(filepath.Join(dir, spareName)) // made for another segment size
+		return d.Remove(filepath.Join(dir, spareName)) // made for another segment size
 	}
 	s.have = true
 	return nil
