@@ -12,6 +12,7 @@ type lane struct {
 	scan  storage.Position // all up to here has been sent, or its flow is behind
 	flows map[string]*flow
 	ended map[storage.Outcome][]storage.Position // to be settled
+	freed uint64                                 // the queue's count of unparkings, when it was looked at last
 }
 
 // flow is one sender in one lane.
@@ -24,6 +25,7 @@ type flow struct {
 	failing  bool
 	failed   storage.Position // failing: the first that was not taken
 	parked   bool
+	freed    uint64        // the queue's count of its unparkings, likewise
 	retry    time.Time     // not before
 	backoff  time.Duration // of the last failure
 }
@@ -49,6 +51,29 @@ func (fl *flow) fallBehind(p storage.Position) {
 func (fl *flow) fail(p storage.Position) {
 	if !fl.failing || p < fl.failed {
 		fl.failing, fl.failed = true, p
+	}
+}
+
+// revive looks for what has been unparked, by this Forwarder for one more trial or
+// by a person. Flows that it concerns go back to the checkpoint, once what they have under way
+// is answered; what is settled there or on its way is not read again.
+func (l *lane) revive() {
+	n := l.q.Unparked()
+	if n == l.freed {
+		return
+	}
+	l.freed = n
+	for _, fl := range l.flows {
+		n := l.q.UnparkedOf(fl.sender)
+		if n == fl.freed {
+			continue
+		}
+		fl.freed, fl.parked = n, false
+		fl.fail(l.q.Checkpoint() + 1)
+		if fl.inflight == 0 {
+			fl.goBack()
+			fl.retry = time.Time{}
+		}
 	}
 }
 

@@ -51,16 +51,13 @@ type Forwarder struct {
 	events []event
 }
 
-// event is an answer: of Publish, or that a sender is unparked.
+// event is an answer of Publish.
 type event struct {
 	f     *flow
 	pos   storage.Position
 	bytes int
 	err   error
 }
-
-// errUnparked is the event that a parked sender may be read again.
-var errUnparked = errors.New("unparked")
 
 const (
 	minBackoff = 200 * time.Millisecond
@@ -123,6 +120,9 @@ func (f *Forwarder) start(ctx context.Context) {
 			fl := l.flow(sender)
 			fl.parked, fl.retry = true, time.Now().Add(jitter(firstTrial))
 		}
+		for _, r := range q.ParkedRecords() {
+			l.flow(r.Sender) // to be there when they are unparked
+		}
 		f.lanes = append(f.lanes, l)
 		go f.watch(ctx, q, q.Changed()) // taken before the first read
 	}
@@ -163,15 +163,6 @@ func (f *Forwarder) take() {
 	f.events = nil
 	f.mu.Unlock()
 	for _, e := range events {
-		if e.err == errUnparked {
-			e.f.parked = false
-			e.f.fail(e.f.lane.q.Checkpoint() + 1)
-			if e.f.inflight == 0 {
-				e.f.goBack()
-				e.f.retry = time.Time{}
-			}
-			continue
-		}
 		f.count--
 		f.bytes -= e.bytes
 		e.f.inflight--
@@ -179,6 +170,9 @@ func (f *Forwarder) take() {
 		if e.f.failing && e.f.inflight == 0 {
 			e.f.goBack()
 		}
+	}
+	for _, l := range f.lanes {
+		l.revive()
 	}
 }
 
@@ -219,11 +213,7 @@ func (f *Forwarder) move(ctx context.Context) time.Duration {
 			}
 			if fl.parked && !fl.retry.IsZero() {
 				fl.retry = time.Time{}
-				fl.lane.q.Unpark(fl.sender, func(err error) {
-					if err == nil {
-						f.answer(event{f: fl, err: errUnparked})
-					}
-				})
+				fl.lane.q.Unpark(fl.sender, nil) // revive sees it
 			}
 			if fl.behind && f.ready(fl, now) && f.catchUp(ctx, fl) {
 				wait = 0

@@ -288,6 +288,38 @@ func TestForwarderParksABadMessageAlone(t *testing.T) {
 	if o, _ := firsts(to.arrived(), "a"); len(o) != 9 {
 		t.Errorf("arrived %v", o)
 	}
+	to.mu.Lock()
+	to.decide = nil
+	to.mu.Unlock()
+	q := db.Queue("up.5")
+	q.UnparkRecord(q.ParkedRecords()[0].Position) // a person has mended the far side
+	eventually(t, "it has gone too", func() bool { s := q.Stats(); return s.Pending+s.Parked == 0 })
+	if o, repeats := firsts(to.arrived(), "a"); len(o) != 10 || repeats != 0 {
+		t.Errorf("arrived %v, %d repeats", o, repeats)
+	}
+}
+
+func TestForwarderTakesUpWhatAPersonUnparked(t *testing.T) {
+	core, db := testCore(t, 0)
+	to := newSerial(t)
+	to.decide = func(m Message) error {
+		if m.From == "bad" {
+			return ErrRefused
+		}
+		return nil
+	}
+	q := db.Queue("up.5")
+	forward(t, &Forwarder{From: []*storage.Queue{q}, To: to, ParkRetry: time.Hour})
+	publish(t, core, "bad", 0, 20)
+	eventually(t, "parked", func() bool { return q.Stats().Parked == 20 })
+	to.mu.Lock()
+	to.decide = nil
+	to.mu.Unlock()
+	q.Unpark("bad", nil)
+	eventually(t, "drained", func() bool { s := q.Stats(); return s.Pending+s.Parked == 0 })
+	if r := wantInOrder(t, to.arrived(), "bad", 20); r != 0 {
+		t.Errorf("%d repeats", r)
+	}
 }
 
 func TestForwarderLetsExpire(t *testing.T) {
