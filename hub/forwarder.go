@@ -300,7 +300,7 @@ func (f *Forwarder) send(ctx context.Context, fl *flow, it storage.Item) {
 		fl.lane.end(it.Position, storage.Expired)
 		return
 	}
-	m, err := decode(&it)
+	m, err := Decode(&it)
 	if err != nil {
 		f.Log.Error("record cannot be read and is parked", "queue", fl.lane.q.Name(), "position", it.Position, "error", err)
 		fl.lane.q.ParkRecord(it.Position, err.Error())

@@ -26,7 +26,9 @@ func encode(m *Message) []byte {
 	return append(b, m.Body...)
 }
 
-func decode(it *storage.Item) (Message, error) {
+// Decode gives the message of a record that a Core has kept. From and Arrived are
+// the record's. It fails on records that a newer program has written.
+func Decode(it *storage.Item) (Message, error) {
 	b := it.Body
 	if len(b) < 2 {
 		return Message{}, errors.New("message record ends too early")
