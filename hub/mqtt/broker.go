@@ -264,6 +264,7 @@ func (b *Broker) exit(c *conn) {
 	if pumping {
 		<-c.pumped
 	}
+	c.say()
 	if c.session != nil {
 		b.detach(c)
 	}

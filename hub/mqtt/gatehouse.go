@@ -72,6 +72,7 @@ type conn struct {
 	pubs    []*publication // in the order they came, QoS 1 only
 	ready   []byte         // replies for this client alone
 	cause   *cause         // why it is to be hung up
+	unsaid  []cause        // for the log
 	pumping bool
 	polite  bool // the client said DISCONNECT
 }
@@ -323,12 +324,39 @@ func (c *conn) hangUp(why cause) {
 	}
 	c.mu.Unlock()
 	if first && why.reason != "shutdown" {
-		c.b.refused(c.who, why.reason, why.detail)
+		c.complain(why)
 	}
 	if !pumping {
 		go c.Close() // before CONNACK there is nothing to say goodbye to
 	}
 	c.poke()
+}
+
+// maxUnsaid is how many complaints may wait for the log: a client that is refused
+// all it says gives cause for more than anybody reads.
+const maxUnsaid = 16
+
+// complain counts why and leaves the saying to pump, or to exit: the log may
+// block, and whoever calls may be the committer or hold locks.
+func (c *conn) complain(why cause) {
+	c.b.count(why.reason)
+	c.mu.Lock()
+	if len(c.unsaid) < maxUnsaid {
+		c.unsaid = append(c.unsaid, why)
+	}
+	c.mu.Unlock()
+	c.poke()
+}
+
+// say logs what there is to complain about.
+func (c *conn) say() {
+	c.mu.Lock()
+	unsaid := c.unsaid
+	c.unsaid = nil
+	c.mu.Unlock()
+	for _, why := range unsaid {
+		c.b.warn(c.who, why.reason, why.detail)
+	}
 }
 
 // farewell waits until pump has said it, and ends reading.

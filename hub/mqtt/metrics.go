@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"maps"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -24,16 +25,22 @@ type stats struct {
 // maxSaid bounds the memory of what was logged; then it begins anew.
 const maxSaid = 1000
 
-// refused counts what was refused and logs it, at Warn the first time for a
-// client and reason: a device that tries again each second must not fill the log.
-// It may be called with any lock held.
+// refused counts what was refused and logs it.
 func (b *Broker) refused(who, reason string, detail error) {
-	b.stats.mu.Lock()
-	b.stats.causes[reason]++
-	b.stats.mu.Unlock()
+	b.count(reason)
 	b.warn(who, reason, detail)
 }
 
+// count counts what was refused. It may be called with any lock held.
+func (b *Broker) count(reason string) {
+	b.stats.mu.Lock()
+	b.stats.causes[reason]++
+	b.stats.mu.Unlock()
+}
+
+// warn logs at Warn the first time for a client and reason, then at Debug: a
+// device that tries again each second must not fill the log. It blocks as the log
+// may: never call it from the committer or with a lock held.
 func (b *Broker) warn(who, reason string, detail error) {
 	who = short(who)
 	key := who + "\x00" + reason
@@ -88,8 +95,9 @@ func (b *Broker) Metrics(emit func(name string, value float64, labels ...string)
 		emit(c.name, float64(c.n.Load()))
 	}
 	b.stats.mu.Lock()
-	defer b.stats.mu.Unlock()
-	for reason, n := range b.stats.causes {
+	causes := maps.Clone(b.stats.causes) // emit may block, and the committer counts here
+	b.stats.mu.Unlock()
+	for reason, n := range causes {
 		emit("mqtt_refused_total", float64(n), "reason", reason)
 	}
 }

@@ -67,7 +67,7 @@ func (c *conn) refuse(p *publication, why cause) {
 		c.release()
 		return
 	}
-	c.b.refused(c.who, why.reason, why.detail)
+	c.complain(why)
 	c.settle(p, why.code)
 	c.release()
 }
@@ -99,6 +99,7 @@ func (c *conn) pump() {
 			} else if c.version == v5 {
 				c.goodbye(&buf, *why)
 			}
+			c.say()
 			if buf.Len() > 0 && c.write(buf.Bytes()) != nil {
 				return
 			}

@@ -68,7 +68,7 @@ func (b *Broker) sendWill(w *will) {
 		defer cancel()
 		switch {
 		case err != nil:
-			b.warn(string(w.m.From), "will was not kept", err)
+			go b.warn(string(w.m.From), "will was not kept", err) // the committer calls, and the log may block
 		case w.local != nil:
 			b.fan.add(job{m: w.local, done: func() {}})
 		}
