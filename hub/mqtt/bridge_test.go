@@ -224,11 +224,9 @@ func TestNotKept(t *testing.T) {
 		err  error
 		code byte // on 5; 0: the connection ends
 	}{
-		{hub.ErrFull, codeQuota},
 		{fmt.Errorf("store: %w", hub.ErrBad), codeSpecific},
 		{hub.ErrRefused, codeNotAuthorized},
 		{hub.ErrOffline, 0},
-		{fmt.Errorf("disk is on fire"), codeQuota},
 	}
 	for _, tt := range tests {
 		t.Run(tt.err.Error(), func(t *testing.T) {

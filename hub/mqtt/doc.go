@@ -5,7 +5,8 @@
 // A publish is handed to the hub, and PUBACK is sent when the hub says that it is
 // in its custody, not before; many may be under way for one client. Only then do
 // other clients get it. A message that is not kept is never acknowledged: the
-// connection ends (3.1.1) or a reason says why (5).
+// connection ends (3.1.1) or a reason says why (5); where the store is only full,
+// that answer is held back for 20 s, in which the bridge tries again.
 //
 // Two kinds of client share the listeners (TCP, TLS, WebSocket), told apart by
 // their user name: IoT Hub devices and modules, who speak 3.1.1 and Microsoft's
@@ -17,7 +18,8 @@
 // stands between a client and mochi and lets through only what is well formed,
 // to the last byte; session outlives the connection and has the subscriptions and
 // the outbox, with packet ids of its own. A connection has three goroutines: one
-// reads (mochi's, and all hooks run on it), pump writes, and one of mochi's idles.
+// reads (mochi's, and all hooks run on it), pump writes, and one of mochi's idles;
+// while the store is full a fourth, retry.
 // fanout, one for the broker, gives kept messages to others.
 //
 // Locks are taken in this order: Broker.mu, session.mu, conn.mu. What the hub

@@ -72,6 +72,7 @@ type conn struct {
 	pubs    []*publication // in the order they came, QoS 1 only
 	ready   []byte         // replies for this client alone
 	cause   *cause         // why it is to be hung up
+	held    hold           // what the hub has no room for
 	unsaid  []cause        // for the log
 	pumping bool
 	polite  bool // the client said DISCONNECT

@@ -130,23 +130,11 @@ func (c *conn) keep(p *publication, m hub.Message, others *message) {
 		c.refuse(p, cause{"too large", codeSpecific, fmt.Errorf("message has %d bytes, at most %d are allowed", n, wire.MaxMessage)})
 		return
 	}
-	c.hub.Publish(c.ctx, m, func(err error) {
-		// On the goroutine that commits: nothing here may block.
-		if err != nil {
-			c.notKept(p, err)
-			return
-		}
-		c.settle(p, 0)
-		if others == nil {
-			c.release()
-			return
-		}
-		c.b.fan.add(job{m: others, done: c.release})
-	})
+	c.hand(attempt{p, m, others})
 }
 
-// notKept is for a message that the hub did not take into its custody. It is
-// never acknowledged, so the client keeps it.
+// notKept is for a message that the hub did not take into its custody and need not
+// be asked for again. It is never acknowledged, so the client keeps it.
 func (c *conn) notKept(p *publication, err error) {
 	switch {
 	case c.ctx.Err() != nil:
@@ -158,7 +146,5 @@ func (c *conn) notKept(p *publication, err error) {
 		c.refuse(p, cause{"refused", codeSpecific, err})
 	case errors.Is(err, hub.ErrRefused):
 		c.refuse(p, cause{"refused", codeNotAuthorized, err})
-	default: // hub.ErrFull, or a store that can no longer be written
-		c.refuse(p, cause{"not kept", codeQuota, err})
 	}
 }

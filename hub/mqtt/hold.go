@@ -1,0 +1,180 @@
+package mqtt
+
+import (
+	"errors"
+	"time"
+
+	"holdfast.dev/holdfast/hub"
+)
+
+// A message for which the hub has no room is not refused at once: 3.1.1 knows no
+// answer but the end of the connection, and a device would come back and try the
+// same in a tight loop for as long as the disk is full. So its acknowledgement is
+// held, and the bridge tries again with the same message. What the client sends
+// meanwhile waits behind it, so that the order stays; its window fills, then it is
+// read no more: the pressure is on this client alone.
+const (
+	holdTime  = 20 * time.Second // then it is refused after all
+	holdPause = 500 * time.Millisecond
+)
+
+// attempt is a message on its way to the hub.
+type attempt struct {
+	p      *publication
+	m      hub.Message
+	others *message // for other clients, or nil
+}
+
+// hold is what the hub has no room for; the connection's mu guards it.
+type hold struct {
+	on     bool // retry is at work, and nobody else hands messages over
+	flying int  // with the hub, which has not said done
+	failed []attempt
+	behind []attempt // came later and have not been tried
+	err    error     // why the last one failed
+}
+
+// hand gives a to the hub, or has it wait its turn.
+func (c *conn) hand(a attempt) {
+	c.mu.Lock()
+	if c.held.on {
+		c.held.behind = append(c.held.behind, a)
+		c.mu.Unlock()
+		return
+	}
+	c.held.flying++
+	c.mu.Unlock()
+	c.try(a)
+}
+
+func (c *conn) try(a attempt) {
+	c.hub.Publish(c.ctx, a.m, func(err error) {
+		// On the goroutine that commits: nothing here may block.
+		if c.landed(a, err) {
+			return
+		}
+		if err != nil {
+			c.notKept(a.p, err)
+			return
+		}
+		c.settle(a.p, 0)
+		if a.others == nil {
+			c.release()
+			return
+		}
+		c.b.fan.add(job{m: a.others, done: c.release})
+	})
+}
+
+// landed says whether a is held.
+func (c *conn) landed(a attempt, err error) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held.flying--
+	if !lacksRoom(err) || c.ctx.Err() != nil {
+		return false
+	}
+	c.held.failed = append(c.held.failed, a)
+	c.held.err = err
+	if !c.held.on {
+		c.held.on = true
+		go c.retry()
+	}
+	return true
+}
+
+// lacksRoom is hub.ErrFull, and a store that cannot be written for another reason.
+func lacksRoom(err error) bool {
+	return err != nil && !errors.Is(err, hub.ErrOffline) && !errors.Is(err, hub.ErrBad) && !errors.Is(err, hub.ErrRefused)
+}
+
+// retry tries the oldest of what is held alone, until it is kept; then the others
+// follow. It ends when none is left, after holdTime without room, or with the
+// connection.
+func (c *conn) retry() {
+	tick := time.NewTicker(holdPause)
+	defer tick.Stop()
+	until := time.Now().Add(holdTime)
+	for {
+		select {
+		case <-tick.C:
+		case <-c.ctx.Done():
+			return
+		}
+		c.mu.Lock()
+		h := &c.held
+		if h.flying > 0 { // the order is known when all have landed
+			c.mu.Unlock()
+			continue
+		}
+		room := len(h.failed) == 0 // of the last round
+		h.behind = append(h.failed, h.behind...)
+		h.failed = nil
+		c.mu.Unlock()
+		switch {
+		case room:
+			if c.pour() {
+				return
+			}
+			until = time.Now().Add(holdTime)
+		case time.Now().Before(until):
+			a, _ := c.nextHeld()
+			c.try(a)
+		default:
+			c.giveUp()
+			return
+		}
+	}
+}
+
+// nextHeld takes the oldest that waits. When there is none the hold is over.
+func (c *conn) nextHeld() (a attempt, ok bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	h := &c.held
+	if len(h.behind) == 0 {
+		h.on, h.behind = false, nil
+		return a, false
+	}
+	a = h.behind[0]
+	h.behind[0] = attempt{}
+	h.behind = h.behind[1:]
+	h.flying++
+	return a, true
+}
+
+// pour hands over what waits, and says whether that was all. It stops where one
+// does not fit: the next must not pass it.
+func (c *conn) pour() bool {
+	for c.ctx.Err() == nil && !c.lacking() {
+		a, ok := c.nextHeld()
+		if !ok {
+			return true
+		}
+		c.try(a)
+	}
+	return false
+}
+
+func (c *conn) lacking() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.held.failed) > 0
+}
+
+// giveUp refuses all that is held: the client has to keep it.
+func (c *conn) giveUp() {
+	c.mu.Lock()
+	why := cause{"not kept", codeQuota, c.held.err}
+	if c.version != v5 {
+		c.mu.Unlock()
+		c.hangUp(why) // and the hold stays on: nothing more is handed over
+		return
+	}
+	refused := c.held.behind
+	c.held = hold{}
+	c.mu.Unlock()
+	for _, a := range refused {
+		c.refuse(a.p, why)
+	}
+}
