@@ -51,6 +51,7 @@ func (f *fanout) run(ctx context.Context, b *Broker) {
 		f.jobs = nil
 		f.mu.Unlock()
 		for _, j := range jobs {
+			b.relieve()
 			b.spread(j.m)
 			j.done()
 		}

@@ -16,6 +16,10 @@ const (
 	maxWaitingBytes = 8 << 20  // bytes of one session
 	maxWaitingQoS0  = 1_000    // messages ahead of one of QoS 0, which may be lost
 	maxQueued       = 64 << 20 // bytes of all sessions together
+
+	// maxGreetings bounds the retained messages that wait for one session, beside
+	// the above: all there are, twice.
+	maxGreetings = 2 * maxRetained
 )
 
 // usualWindow is how many unacknowledged deliveries a 3.1.1 client is trusted to
@@ -46,6 +50,7 @@ type delivery struct {
 	retain bool
 	ids    []int  // subscription identifiers
 	packet uint16 // 0: none yet
+	greets bool   // a retained message for a new subscription
 	seq    uint64 // order of the first sending
 	sent   bool   // once at least, so DUP from now on
 	out    bool   // on this connection
@@ -57,7 +62,9 @@ type delivery struct {
 type outbox struct {
 	queued *atomic.Int64 // bytes of all outboxes
 	queue  []*delivery
-	bytes  int
+	bytes  int // of all but greetings
+	greets int // greetings among them, and their bytes
+	gbytes int
 	ids    map[uint16]*delivery // all that have a packet id
 	flight int                  // of them: sent on this connection, not acknowledged
 	window int
@@ -65,29 +72,42 @@ type outbox struct {
 	seq    uint64
 }
 
-func (o *outbox) crowded() bool { return len(o.queue) >= maxWaitingQoS0 }
-func (o *outbox) full() bool    { return len(o.queue) >= maxWaiting || o.bytes >= maxWaitingBytes }
+// Greetings do not count for crowded and full: they come all at once, however fast
+// the client is, and their bodies are in memory anyway.
+
+func (o *outbox) crowded() bool { return len(o.queue) >= maxWaitingQoS0+o.greets }
+
+func (o *outbox) full() bool {
+	return len(o.queue) >= maxWaiting+o.greets || o.bytes >= maxWaitingBytes
+}
 
 func (o *outbox) put(d *delivery) {
 	o.queue = append(o.queue, d)
-	o.weigh(d.m.size())
+	o.weigh(d, 1)
 }
 
-func (o *outbox) weigh(n int) {
-	o.bytes += n
-	o.queued.Add(int64(n))
+// weigh adds d to what is in the box (n is 1) or takes it off (n is -1).
+func (o *outbox) weigh(d *delivery, n int) {
+	size := n * d.m.size()
+	if d.greets {
+		o.greets += n
+		o.gbytes += size
+	} else {
+		o.bytes += size
+	}
+	o.queued.Add(int64(size))
 }
 
-// evict removes the oldest that was never sent.
-func (o *outbox) evict() bool {
+// evict removes the oldest that was never sent, and gives it, or nil.
+func (o *outbox) evict() *delivery {
 	for i, d := range o.queue {
-		if d.packet == 0 {
+		if d.packet == 0 && !d.greets {
 			o.queue = slices.Delete(o.queue, i, i+1)
-			o.weigh(-d.m.size())
-			return true
+			o.weigh(d, -1)
+			return d
 		}
 	}
-	return false
+	return nil
 }
 
 // clear empties the box and says how many of QoS 1 were in it.
@@ -96,7 +116,8 @@ func (o *outbox) clear() int {
 	for _, d := range o.queue {
 		n += int(d.qos)
 	}
-	o.weigh(-o.bytes)
+	o.queued.Add(int64(-o.bytes - o.gbytes))
+	o.bytes, o.greets, o.gbytes = 0, 0, 0
 	o.queue, o.ids, o.flight = nil, nil, 0
 	return n
 }
@@ -124,7 +145,7 @@ func (o *outbox) acked(id uint16) *delivery {
 	}
 	delete(o.ids, id)
 	o.flight--
-	o.weigh(-d.m.size())
+	o.weigh(d, -1)
 	return d
 }
 
@@ -148,7 +169,7 @@ func (o *outbox) next(c *conn, buf *bytes.Buffer) (more bool) {
 
 func (o *outbox) send(c *conn, d *delivery, buf *bytes.Buffer) {
 	if d.packet == 0 && !d.m.expires.IsZero() && !time.Now().Before(d.m.expires) {
-		o.weigh(-d.m.size())
+		o.weigh(d, -1)
 		c.b.stats.expired.Add(1)
 		return
 	}
@@ -160,12 +181,12 @@ func (o *outbox) send(c *conn, d *delivery, buf *bytes.Buffer) {
 		// Too large for this client: as if it had been sent [MQTT-3.1.2-25].
 		buf.Truncate(at)
 		delete(o.ids, d.packet)
-		o.weigh(-d.m.size())
+		o.weigh(d, -1)
 		c.b.stats.dropped.Add(1)
 		return
 	}
 	if d.qos == 0 {
-		o.weigh(-d.m.size())
+		o.weigh(d, -1)
 		c.b.stats.delivered.Add(1)
 		return
 	}

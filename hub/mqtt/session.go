@@ -262,25 +262,3 @@ func (s *session) deliver(m *message) {
 		s.put(&d)
 	}
 }
-
-// put queues d and minds the quotas; s.mu is held. What is over the quota costs a
-// connected client its connection, and a sleeping one its oldest messages.
-func (s *session) put(d *delivery) {
-	if d.qos == 0 && (s.conn == nil || s.box.crowded()) {
-		s.b.stats.droppedQoS0.Add(1)
-		return
-	}
-	if s.box.full() || s.b.queued.Load() > maxQueued {
-		if s.conn != nil && !s.conn.doomed() {
-			s.b.stats.slow.Add(1)
-			s.conn.hangUp(cause{"slow", codeQuota, errors.New("client takes messages too slowly: its queue is full")})
-		}
-		if s.box.evict() {
-			s.b.stats.dropped.Add(1)
-		}
-	}
-	s.box.put(d)
-	if s.conn != nil {
-		s.conn.poke()
-	}
-}

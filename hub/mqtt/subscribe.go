@@ -117,7 +117,7 @@ func (s *session) unsubscribe(c *conn, filter string) (code byte) {
 // greet queues the retained messages that a new subscription matches.
 func (s *session) greet(c *conn, f packets.Subscription) {
 	for _, m := range s.b.retained.matching(f.Filter) {
-		d := &delivery{m: m, qos: min(f.Qos, m.qos), retain: true}
+		d := &delivery{m: m, qos: min(f.Qos, m.qos), retain: true, greets: true}
 		if f.Identifier != 0 {
 			d.ids = []int{f.Identifier}
 		}

@@ -1,0 +1,121 @@
+package mqtt
+
+import (
+	"bytes"
+	"fmt"
+	"testing"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// sleeper leaves a kept session behind that subscribes to filter with quality 1.
+func sleeper(t *testing.T, b *Broker, id, filter string) *session {
+	t.Helper()
+	c := ordinary(t, b, v311, id, "all", func(pk *packets.Packet) { pk.Connect.Clean = false })
+	c.subscribe(filter, 1)
+	c.send(packets.Disconnect, nil)
+	c.wantClosed()
+	s := b.sessions["client\x00"+id]
+	eventually(t, id+" is away", func() bool { return !s.live() })
+	return s
+}
+
+func (s *session) holds() (n, bytes int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.box.queue), s.box.bytes
+}
+
+// Large messages after small ones must not make a sleeping session larger than it
+// may be.
+func TestSleepingSessionIsBounded(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	s := sleeper(t, b, "s", "#")
+	small, large := &message{topic: "t", qos: 1, body: []byte("x")}, &message{topic: "t", qos: 1, body: make([]byte, 256<<10)}
+	for range maxWaiting {
+		s.deliver(small)
+	}
+	for range 200 {
+		s.deliver(large)
+	}
+	if n, size := s.holds(); size > maxWaitingBytes+large.size() {
+		t.Errorf("session holds %d messages of %d bytes, at most %d are allowed", n, size, maxWaitingBytes)
+	}
+	if n := metric(b, "mqtt_dropped_total"); n == 0 {
+		t.Errorf("nothing is counted as dropped")
+	}
+}
+
+// Those who sleep and hold most make room for those who read what they get.
+func TestSleepersDoNotCostTheAwake(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	var sleepers []*session
+	for i := range 10 {
+		sleepers = append(sleepers, sleeper(t, b, fmt.Sprint("s", i), "big"))
+	}
+	small := sleeper(t, b, "small", "news")
+	awake := ordinary(t, b, v311, "awake", "all", nil)
+	awake.subscribe("news", 1)
+	small.deliver(&message{topic: "news", qos: 1, body: []byte("0")})
+	big := &message{topic: "big", qos: 1, body: bytes.Repeat([]byte("x"), 256<<10)}
+	for range maxWaitingBytes / len(big.body) {
+		for _, s := range sleepers {
+			s.deliver(big)
+		}
+	}
+	if n := b.queued.Load(); n <= maxQueued {
+		t.Fatalf("%d bytes wait, the test wants more than %d", n, maxQueued)
+	}
+	from := ordinary(t, b, v311, "from", "all", nil)
+	for i := range 3 {
+		from.publish("news", 1, uint16(i+1), fmt.Sprint(i))
+		from.want(packets.Puback)
+		if pk := awake.want(packets.Publish); string(pk.Payload) != fmt.Sprint(i) {
+			t.Errorf("got %q, want %d", pk.Payload, i)
+		}
+	}
+	if n := b.queued.Load(); n > maxQueued {
+		t.Errorf("%d bytes wait, want at most %d", n, maxQueued)
+	}
+	if n, _ := small.holds(); n != 4 {
+		t.Errorf("the small sleeper holds %d messages, want 4", n)
+	}
+	if n := metric(b, "mqtt_slow_total"); n != 0 {
+		t.Errorf("%v clients were called slow", n)
+	}
+}
+
+// However many retained messages there are, who subscribes gets them, and what is
+// published meanwhile.
+func TestManyRetained(t *testing.T) {
+	for _, qos := range []byte{0, 1} {
+		b, _, _ := start(t, Config{})
+		const count = 5000
+		for i := range count {
+			b.retained.set(&message{topic: fmt.Sprintf("r/%d", i), qos: 1, retain: true, body: make([]byte, 3000)})
+		}
+		c := ordinary(t, b, v311, "c", "all", nil)
+		c.subscribe("#", qos)
+		from := ordinary(t, b, v311, "from", "all", nil)
+		from.publish("now", 1, 1, "now")
+		from.want(packets.Puback)
+		seen := map[string]bool{}
+		for range count + 1 {
+			pk := c.want(packets.Publish)
+			if seen[pk.TopicName] {
+				t.Fatalf("%s came twice", pk.TopicName)
+			}
+			seen[pk.TopicName] = true
+			if qos > 0 {
+				c.puback(pk.PacketID)
+			}
+		}
+		if !seen["now"] {
+			t.Errorf("quality %d: the one published meanwhile is missing", qos)
+		}
+		c.ping()
+		if n := b.queued.Load(); n != 0 {
+			t.Errorf("quality %d: %d bytes are said to wait, want 0", qos, n)
+		}
+	}
+}
