@@ -66,6 +66,7 @@ type Broker struct {
 	live     int             // sessions with a connection
 	sessions map[string]*session
 	conns    map[*conn]struct{}
+	wills    []*will        // of sessions that ended before the delay was over, for the janitor
 	wg       sync.WaitGroup // of conns
 }
 

@@ -116,7 +116,8 @@ func (s *session) live() bool {
 	return s.conn != nil
 }
 
-// drop ends the session. The caller takes it from the table. A connection that
+// drop ends the session. The caller holds the broker's mu and takes it from the
+// table. A connection that
 // it still has is hung up as taken over.
 func (s *session) drop() {
 	s.mu.Lock()
@@ -126,6 +127,10 @@ func (s *session) drop() {
 		s.unindex(f)
 	}
 	s.subs = nil
+	if s.will != nil {
+		s.b.wills = append(s.b.wills, s.will)
+		s.will = nil
+	}
 	s.b.stats.dropped.Add(uint64(s.box.clear()))
 	gone := s.gone
 	s.gone = nil

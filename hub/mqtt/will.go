@@ -106,6 +106,8 @@ func (b *Broker) sweep(now time.Time) {
 			s.drop()
 		}
 	}
+	wills = append(wills, b.wills...)
+	b.wills = nil
 	b.mu.Unlock()
 	for _, w := range wills {
 		b.sendWill(w)
