@@ -87,18 +87,31 @@ func (c *settle) apply(db *DB) {
 				c.q.end(p)
 			case p < c.q.origin: // in a segment that is gone; the picture counted it
 				*c.q.openCount(row, c.who, pending)--
-			case c.q.lost[p]: // damage took the record, not its end
-				delete(c.q.lost, p)
-				nobody := db.row(db.number(""), c.q.id)
-				nobody.Accepted--
-				nobody.Damaged--
-				row.Accepted++
-			default:
+			case !c.q.refound(db, row, p):
 				continue
 			}
 			*row.outcome(c.outcome)++
 		}
 	}
+}
+
+// refound says whether p is a record that damage took, but not its end, and makes it
+// one of row's.
+func (q *Queue) refound(db *DB, row *Row, p Position) bool {
+	counted, ok := q.lost[p]
+	if !ok {
+		return false
+	}
+	delete(q.lost, p)
+	if counted {
+		row.Pending--
+		return true
+	}
+	nobody := db.row(db.number(""), q.id)
+	nobody.Accepted--
+	nobody.Damaged--
+	row.Accepted++
+	return true
 }
 
 // parkSender keeps a sender's records back.

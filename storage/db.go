@@ -107,7 +107,9 @@ func (db *DB) open() error {
 	}
 	r := replay{db: db}
 	damaged := func(d journal.Damage) error {
-		r.damaged = r.damaged || !d.Tail
+		if !d.Tail {
+			r.missing()
+		}
 		return db.quarantine(d)
 	}
 	used := db.wasUsed()
@@ -137,17 +139,21 @@ func (db *DB) replayed(r *replay, u usage) error {
 		return fmt.Errorf("%w: nothing in the journal can be read; nothing was changed. "+
 			"Copy the folder away to have it looked at, and start with an empty one", ErrDamaged)
 	}
-	if r.damaged {
-		db.mu.Lock()
-		db.settleAccounts()
-		db.mu.Unlock()
+	db.mu.Lock()
+	if r.taken != nil {
+		r.abandon()
 	}
-	n := len(db.pictured)
-	if n > 0 && db.pictured[n-1] == db.j.Newest() {
+	if r.ever {
+		db.settleAccounts()
+	} else {
+		db.countOpen()
+	}
+	db.mu.Unlock()
+	if len(db.pictured) > 0 && r.whole == db.j.Newest() {
 		return db.reclaim()
 	}
 	if err := db.rotate(); err != nil {
-		if errors.Is(err, journal.ErrNoSpace) && n > 0 {
+		if errors.Is(err, journal.ErrNoSpace) && r.frames > 0 {
 			db.full.Store(true)
 			return nil // it can still be drained into the reserve
 		}

@@ -117,7 +117,7 @@ func (q *Queue) gap(p Position) {
 		q.lost = map[Position]bool{}
 	}
 	for q.next() < p {
-		q.lost[q.next()] = true
+		q.lost[q.next()] = false
 		nobody.Accepted++
 		nobody.Damaged++
 		q.entries = append(q.entries, entry{})

@@ -12,26 +12,32 @@ import (
 // given up as soon as no record in them is live, with nothing copied, and the
 // oldest that is left says all that replay needs.
 
-// rotate takes a fresh segment into use and writes the picture at its head.
+// rotate takes a fresh segment into use and writes the picture at its head, and in
+// as many more as it needs. One that is cut short by a crash or for want of room
+// does no harm: the next frame that is none of it ends it.
 func (db *DB) rotate() error {
-	if !db.j.Fresh() {
-		if err := db.j.Rotate(); err != nil {
-			return err
-		}
-	}
 	db.mu.Lock()
 	frames := db.picture()
-	for _, g := range frames {
-		db.stats.Commits++
-		db.stats.Bytes += uint64(len(g.body))
-	}
 	db.mu.Unlock()
-	for _, g := range frames {
+	first := uint32(0)
+	for i, g := range frames {
+		if i == 0 && !db.j.Fresh() || !db.j.Fits(len(g.body), 0) {
+			if err := db.j.Rotate(); err != nil {
+				return err
+			}
+		}
+		if i == 0 {
+			first = db.j.Newest()
+		}
 		if _, err := db.j.Write(g.n, g.body); err != nil {
 			return fmt.Errorf("write picture of the state: %w", err)
 		}
+		db.mu.Lock()
+		db.stats.Commits++
+		db.stats.Bytes += uint64(len(g.body))
+		db.mu.Unlock()
 	}
-	db.pictured = append(db.pictured, db.j.Newest())
+	db.pictured = append(db.pictured, first)
 	return nil
 }
 
@@ -63,8 +69,8 @@ func (db *DB) reclaim() error {
 	return nil
 }
 
-// pictureFrame bounds one frame of a picture.
-const pictureFrame = 256 << 10 // bytes
+// pictureFrame is about what one frame of a picture takes.
+func (db *DB) pictureFrame() int { return min(256<<10, db.o.SegmentBytes/8) }
 
 // picture encodes the state. Called with db.mu held; order does not matter but is
 // kept the same for the same state.
@@ -72,9 +78,12 @@ func (db *DB) picture() []*group {
 	frames := []*group{}
 	var g *group
 	add := func(k kind, fill func([]byte) []byte) {
-		if g == nil || len(g.body) > pictureFrame {
+		if g == nil || len(g.body) > db.pictureFrame() {
 			g = &group{db: db, body: appendStamp(nil, db.o.Clock.Now())}
-			frames = append(frames, g)
+			if frames = append(frames, g); k != kindBegin {
+				g.body, g.scratch = appendRecord(g.body, g.scratch, kindMore, func(b []byte) []byte { return b })
+				g.n++
+			}
 		}
 		g.body, g.scratch = appendRecord(g.body, g.scratch, k, fill)
 		g.n++

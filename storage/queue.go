@@ -39,7 +39,7 @@ type Queue struct {
 	freedBy uint64              // their sum
 	changed chan struct{}
 	origin  Position          // positions before it were given before the oldest segment
-	lost    map[Position]bool // positions whose record was lost to damage
+	lost    map[Position]bool // in replay: positions lost to damage; true if a picture has counted whose they were
 }
 
 // entry is what is held in memory of a record: where it is, whose, in what state.

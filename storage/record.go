@@ -26,6 +26,7 @@ import (
 //	unrouted  sender | n
 //	queue     number | name                       the queue is new
 //	begin                                         a picture of the state follows: all maps, queues, ledger rows, parked senders
+//	more                                          first in each further frame of the picture
 //	next      queue | position                    picture: the next position of a queue
 //	row       queue+1 (0: none) | sender | accepted, delivered, expired, evicted, discarded, damaged, parked, pending, unrouted
 //	end                                           the picture is complete
@@ -48,6 +49,7 @@ const (
 	kindNext
 	kindRow
 	kindEnd
+	kindMore
 )
 
 const stampSize = 25
@@ -167,6 +169,23 @@ func (r *reader) spans() []span {
 		last = s.first + s.n
 	}
 	return spans
+}
+
+// change is the payload of a set.
+func (r *reader) change() Change {
+	c := Change{Map: r.string(), Key: r.string()}
+	if r.byte() == 1 {
+		c.Value = append([]byte{}, r.bytes()...)
+	}
+	return c
+}
+
+// firstKind is the kind of the first record of a frame's body; zero if it has none.
+func firstKind(b []byte) kind {
+	if len(b) <= stampSize {
+		return 0
+	}
+	return kind(b[stampSize])
 }
 
 // records calls each for every record of a frame's body after its stamp. off is

@@ -1,10 +1,8 @@
 package storage
 
 import (
-	"bytes"
 	"fmt"
 	"io"
-	"maps"
 	"os"
 	"path/filepath"
 
@@ -16,30 +14,39 @@ import (
 // The picture at the head of the oldest segment is the ground; everything after is
 // applied to it in order. A later picture says what is known already, unless
 // something could not be read: then its maps and ledger take the place of ours,
-// and what it counted as open but is not in the index is lost to damage.
+// and what it counted as open but is not in the index is lost to damage. A later
+// picture that is not whole itself says nothing.
 type replay struct {
 	db       *DB
-	pictured bool   // the ground has been laid
-	inside   bool   // between begin and end
-	skip     bool   // a later picture, nothing was missing
-	damaged  bool   // something was missing since the last picture
-	segment  uint32 // of the frame at hand
-	frames   int
+	pictured bool     // the ground has been laid
+	damaged  bool     // something was missing since the last picture
+	ever     bool     // something was missing
 	taken    *picture // being read
-}
-
-// picture is the part of a later picture that may replace ours.
-type picture struct {
-	maps   map[string]map[string][]byte
-	ledger map[rowKey]*Row
+	segment  uint32   // of the frame at hand
+	whole    uint32   // segment in which the last whole picture ends
+	frames   int
 }
 
 func (r *replay) frame(f journal.Frame) error {
-	if f.Gap > 0 {
-		r.damaged = true
-	}
 	r.segment = f.Loc.Segment
 	r.frames++
+	first := firstKind(f.Body)
+	if f.Gap > 0 {
+		r.missing()
+		if r.taken != nil {
+			r.taken.partial = true
+		}
+	}
+	switch {
+	case r.taken == nil && first == kindMore && r.pictured:
+		return nil // the rest of a picture that has lost its beginning, and is not needed
+	case r.taken == nil && first == kindMore:
+		r.missing()
+		r.taken = newPicture(r.segment)
+		r.taken.partial = true
+	case r.taken != nil && first != kindMore && first != kindBegin:
+		r.abandon()
+	}
 	return records(f.Body, func(k kind, p []byte, off int) error {
 		loc := journal.Loc{Segment: f.Loc.Segment, Offset: f.Loc.Offset + uint32(off)}
 		if err := r.record(k, p, loc); err != nil {
@@ -49,14 +56,31 @@ func (r *replay) frame(f journal.Frame) error {
 	})
 }
 
-func (r *replay) record(k kind, p []byte, loc journal.Loc) error {
-	if k == kindBegin {
-		r.inside, r.skip = true, r.pictured
-		r.taken = &picture{map[string]map[string][]byte{}, map[rowKey]*Row{}}
-		return nil
+// missing notes that something could not be read.
+func (r *replay) missing() { r.damaged, r.ever = true, true }
+
+// abandon gives up a picture that was never finished: by a crash, for want of
+// room, or because damage took its end.
+func (r *replay) abandon() {
+	if !r.pictured {
+		r.missing()
+		r.taken.lay(r, true) // some ground is better than none
+		r.pictured = true
 	}
-	if !r.pictured && !r.inside {
-		r.damaged = true // records before any picture: their ground was lost
+	r.taken = nil
+}
+
+func (r *replay) record(k kind, p []byte, loc journal.Loc) error {
+	switch {
+	case k == kindBegin:
+		r.taken = newPicture(r.segment)
+		return nil
+	case k == kindMore:
+		return nil
+	case r.taken != nil:
+		return r.taken.record(r, k, p)
+	case !r.pictured:
+		r.missing() // records before any picture: their ground was lost
 	}
 	in := &reader{b: p}
 	var err error
@@ -89,12 +113,6 @@ func (r *replay) record(k kind, p []byte, loc journal.Loc) error {
 		}
 	case kindQueue:
 		r.open(uint32(in.uint()), in.string())
-	case kindNext:
-		r.next(in)
-	case kindRow:
-		r.row(in)
-	case kindEnd:
-		err = r.end()
 	default:
 		return fmt.Errorf("%w: unknown kind", ErrVersion)
 	}
@@ -130,7 +148,7 @@ func (r *replay) open(id uint32, name string) {
 }
 
 func (r *replay) change(in *reader, q *Queue, c change) {
-	if in.err == nil && q != nil && !r.skip {
+	if in.err == nil && q != nil {
 		c.apply(r.db)
 	}
 }
@@ -161,128 +179,41 @@ func (r *replay) settled(in *reader) error {
 }
 
 func (r *replay) set(in *reader) {
-	c := Change{Map: in.string(), Key: in.string()}
-	if in.byte() == 1 {
-		c.Value = append([]byte{}, in.bytes()...)
-	}
-	switch {
-	case in.err != nil:
-	case r.inside && r.skip:
-		m := r.taken.maps[c.Map]
-		if m == nil {
-			m = map[string][]byte{}
-			r.taken.maps[c.Map] = m
-		}
-		m[c.Key] = c.Value
-	default:
+	if c := in.change(); in.err == nil {
 		r.db.set(c)
 	}
 }
 
-// next sets the first position of a queue that can still come.
-func (r *replay) next(in *reader) {
-	q, p := r.queue(in), Position(in.uint())
-	if in.err != nil {
-		return
-	}
-	if !r.skip && len(q.entries) == 0 {
-		q.base, q.origin = p, p
-	} else if p > q.next() {
-		q.gap(p)
-	}
-}
-
-func (r *replay) row(in *reader) {
-	queue, sender := uint32(in.uint()-1), in.string()
-	row := &Row{Sender: sender}
-	for _, n := range row.counts() {
-		*n = in.uint()
-	}
-	if in.err != nil {
-		return
-	}
-	r.taken.ledger[rowKey{r.db.number(sender), queue}] = row
-}
-
 // end closes a picture.
-func (r *replay) end() (err error) {
-	first := !r.pictured
-	r.inside, r.pictured = false, true
-	r.db.pictured = append(r.db.pictured, r.segment)
+func (r *replay) end() error {
+	p, first := r.taken, !r.pictured
+	r.taken, r.pictured = nil, true
 	switch {
-	case first && !r.damaged:
-		r.db.ledger = r.taken.ledger
+	case first:
+		p.lay(r, true)
+	case p.partial:
+		return nil
 	case r.damaged:
-		r.replace()
-	case r.db.o.check:
-		err = r.taken.compare(r.db)
-	}
-	r.skip, r.taken = false, nil
-	if !first {
+		p.lay(r, false)
 		r.damaged = false
-	}
-	return err
-}
-
-// compare says where a picture differs from what replay has made.
-func (p *picture) compare(db *DB) error {
-	for k, want := range p.ledger {
-		if got := db.row(k.who, k.queue); *got != *want {
-			return fmt.Errorf("picture has the row %+v, replay %+v", *want, *got)
+	case r.db.o.check:
+		if err := p.compare(r.db); err != nil {
+			return err
 		}
 	}
-	for k, got := range db.ledger {
-		if p.ledger[k] == nil && *got != (Row{Sender: got.Sender}) {
-			return fmt.Errorf("picture has no row %+v", *got)
-		}
-	}
-	for name, m := range db.maps {
-		if !maps.EqualFunc(m, p.maps[name], bytes.Equal) && len(m)+len(p.maps[name]) > 0 {
-			return fmt.Errorf("picture has map %s as %q, replay as %q", name, p.maps[name], m)
-		}
+	if !p.partial {
+		r.db.pictured = append(r.db.pictured, p.segment)
+		r.whole = r.segment
 	}
 	return nil
-}
-
-// replace takes the picture's maps and ledger for ours after damage. Records that
-// it counted as open and that the index does not have are lost.
-func (r *replay) replace() {
-	db := r.db
-	db.maps, db.mapBytes = map[string]map[string][]byte{}, 0
-	for name, m := range r.taken.maps {
-		for k, v := range m {
-			db.set(Change{Map: name, Key: k, Value: v})
-		}
-	}
-	db.ledger = r.taken.ledger
-	db.settleAccounts()
 }
 
 // settleAccounts makes the ledger agree with the index after damage: what it
 // holds open and the index does not have is damaged; what the index has beyond
 // (its end was lost) is open again.
 func (db *DB) settleAccounts() {
-	open := map[rowKey][2]uint64{}
-	for _, q := range db.byID {
-		for i := range q.entries {
-			e := &q.entries[i]
-			if e.settled() {
-				continue
-			}
-			k := rowKey{e.sender(), q.id}
-			n := open[k]
-			if q.isParked(e.sender(), e.state()) {
-				n[1]++
-			} else {
-				n[0]++
-			}
-			open[k] = n
-			db.row(k.who, k.queue)
-		}
-	}
-	for k, row := range db.ledger {
-		n := open[k]
-		row.Pending, row.Parked = n[0], n[1]
+	db.countOpen()
+	for _, row := range db.ledger {
 		switch b := row.Balance(); {
 		case b > 0:
 			row.Damaged += uint64(b)
@@ -297,16 +228,34 @@ func (db *DB) settleAccounts() {
 	}
 }
 
+// countOpen counts anew what is open. Replay knows how much that is, but not
+// always whether a record in a segment that is gone was parked by itself.
+func (db *DB) countOpen() {
+	for _, row := range db.ledger {
+		row.Pending, row.Parked = 0, 0
+	}
+	for _, q := range db.byID {
+		for _, e := range q.entries {
+			if !e.settled() {
+				*q.openCount(db.row(e.sender(), q.id), e.sender(), e.state())++
+			}
+		}
+	}
+}
+
 // quarantine copies what could not be read, so that nothing is hidden or thrown
-// away, and takes note of it.
+// away, and takes note of it. Where there is no room for a copy the store is opened
+// all the same: a full disk must not shut it.
 func (db *DB) quarantine(d journal.Damage) error {
 	dir := filepath.Join(db.dir, "quarantine")
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("keep damaged part: %w", err)
-	}
 	name := filepath.Join(dir, fmt.Sprintf("%s-%08x", filepath.Base(d.File), d.Offset))
-	if err := copyPart(name, d.File, d.Offset, d.Bytes); err != nil {
-		return fmt.Errorf("keep damaged part of %s: %w", d.File, err)
+	err := os.MkdirAll(dir, 0o700)
+	if err == nil {
+		err = copyPart(name, d.File, d.Offset, d.Bytes)
+	}
+	if err != nil {
+		db.log.Warn("damaged part cannot be kept aside", "segment", d.File, "error", err)
+		name = ""
 	}
 	if d.Tail {
 		db.log.Warn("end of the journal is torn; it was never acknowledged unless the disk rots",

@@ -147,7 +147,7 @@ type Damage struct {
 	Bytes   int64
 	Records uint64 // sequences that are missing
 	Torn    bool   // the newest frame: usually cut by a power cut, and then never acknowledged
-	Kept    string // the copy
+	Kept    string // the copy; empty if there was no room for one
 }
 
 // QueueStats are a Queue's figures.
