@@ -156,7 +156,7 @@ func (c *conn) admitAccount(ctx context.Context, pk *packets.Packet, name string
 		c.who = "auto-" + rand.Text()
 		pk.Properties.AssignedClientID = c.who
 	}
-	account, err := c.b.account(ctx, name, string(pk.Connect.Password))
+	account, err := c.b.gate.Account(ctx, name, string(pk.Connect.Password))
 	if err != nil {
 		return "", gateRefusal(err)
 	}

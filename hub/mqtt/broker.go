@@ -24,6 +24,9 @@ import (
 // Gate is who may come in. Both proofs answer with an error that is
 // hub.ErrUnauthorized when the credential is bad; any other error, as
 // hub.ErrUnsure, means that it cannot be told yet and the client may try again.
+// They are called by many connections at once, and may take until ctx ends: who
+// hashes passwords minds how many at a time, for only the Gate knows which it need
+// not hash again.
 type Gate interface {
 	Device(ctx context.Context, u wire.User, password string) (hub.Identity, error)
 	Account(ctx context.Context, name, password string) (identity.Account, error)
@@ -57,7 +60,6 @@ type Broker struct {
 	stats      stats
 	queued     atomic.Int64  // bytes that wait for clients
 	serial     atomic.Uint64 // of connections
-	proving    chan struct{} // one for each password that is being hashed
 
 	mu       sync.RWMutex
 	hub      hub.Hub         // nil unless running
@@ -77,10 +79,6 @@ const (
 	usualKeepAlive = 10 * time.Minute
 )
 
-// proofs is how many account passwords are hashed at once: argon2id takes tens of
-// megabytes for each.
-const proofs = 2
-
 // New opens the listeners, so that an address that is in use is known at start.
 // Nobody is answered before Run.
 func New(cfg Config, d Deps) (*Broker, error) {
@@ -90,7 +88,6 @@ func New(cfg Config, d Deps) (*Broker, error) {
 		retained: retained{m: map[string]*message{}},
 		fan:      fanout{wake: make(chan struct{}, 1)},
 		stats:    stats{causes: map[string]uint64{}, said: map[string]bool{}},
-		proving:  make(chan struct{}, proofs),
 		ctx:      context.Background(),
 		sessions: map[string]*session{},
 		conns:    map[*conn]struct{}{},
@@ -202,17 +199,6 @@ func (b *Broker) context() context.Context {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	return b.ctx
-}
-
-// account proves an ordinary client's password.
-func (b *Broker) account(ctx context.Context, name, password string) (identity.Account, error) {
-	select {
-	case b.proving <- struct{}{}:
-		defer func() { <-b.proving }()
-		return b.gate.Account(ctx, name, password)
-	case <-ctx.Done():
-		return identity.Account{}, fmt.Errorf("prove account %s: %w", name, hub.ErrUnsure)
-	}
 }
 
 // serve is the life of one connection, on the caller's goroutine.

@@ -252,3 +252,18 @@ func TestRunAgain(t *testing.T) {
 	run(t, b, h)
 	ordinary(t, b, v5, "c", "all", nil)
 }
+
+// Some whose passwords take long to judge do not hold up one who is known.
+func TestSlowProofs(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	for range 20 {
+		c := dial(t, b)
+		c.send(packets.Connect, func(pk *packets.Packet) { hello(pk); pk.Connect.Password = []byte("slow") })
+	}
+	eventually(t, "they are being judged", func() bool {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		return len(b.conns) == 20
+	})
+	ordinary(t, b, v311, "c", "all", nil)
+}

@@ -121,8 +121,12 @@ func (g *fakeGate) Device(_ context.Context, u wire.User, password string) (hub.
 	return id, nil
 }
 
-func (g *fakeGate) Account(_ context.Context, name, password string) (identity.Account, error) {
-	if password == "unsure" {
+func (g *fakeGate) Account(ctx context.Context, name, password string) (identity.Account, error) {
+	switch password {
+	case "unsure":
+		return identity.Account{}, hub.ErrUnsure
+	case "slow":
+		<-ctx.Done()
 		return identity.Account{}, hub.ErrUnsure
 	}
 	if password != "secret" {

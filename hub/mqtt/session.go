@@ -27,7 +27,6 @@ type session struct {
 
 	mu     sync.Mutex
 	conn   *conn // nil while the client is away
-	dead   bool  // no longer in the table
 	expiry time.Duration
 	until  time.Time // when it ends, while the client is away
 	will   *will     // delayed, goes out at willAt
@@ -117,12 +116,11 @@ func (s *session) live() bool {
 }
 
 // drop ends the session. The caller holds the broker's mu and takes it from the
-// table. A connection that
-// it still has is hung up as taken over.
+// table. A connection that it still has is hung up as taken over.
 func (s *session) drop() {
 	s.mu.Lock()
 	old := s.conn
-	s.conn, s.dead = nil, true
+	s.conn = nil
 	for f := range s.subs {
 		s.unindex(f)
 	}
