@@ -45,6 +45,7 @@ type Forwarder struct {
 	lanes  []*lane
 	count  int // under way
 	bytes  int
+	swept  time.Time // last sweep
 	wakeup chan struct{}
 
 	mu     sync.Mutex
@@ -64,6 +65,7 @@ const (
 	maxBackoff = 30 * time.Second
 	firstTrial = 5 * time.Second // of senders that an earlier process parked
 	chunk      = 64              // records of one read
+	sweepPause = 15 * time.Second
 )
 
 // Run forwards until ctx ends.
@@ -76,9 +78,11 @@ func (f *Forwarder) Run(ctx context.Context) error {
 			changed = link.Changed() // before Up is asked
 		}
 		f.take()
-		wait := time.Hour
+		var wait time.Duration
 		if link == nil || link.Up() {
 			wait = f.move(ctx)
+		} else {
+			wait = f.sweep()
 		}
 		f.settle()
 		if wait <= 0 {
@@ -296,7 +300,7 @@ func (f *Forwarder) readOn(ctx context.Context, l *lane, now time.Time) (moved b
 
 // send hands one record over, unless its time is over.
 func (f *Forwarder) send(ctx context.Context, fl *flow, it storage.Item) {
-	if least, _ := f.Clock.Age(it.Stamp); it.TTL > 0 && least >= it.TTL {
+	if f.expired(it) {
 		fl.lane.end(it.Position, storage.Expired)
 		return
 	}
@@ -311,6 +315,39 @@ func (f *Forwarder) send(ctx context.Context, fl *flow, it storage.Item) {
 	f.count++
 	f.bytes += size
 	f.To.Publish(ctx, m, func(err error) { f.answer(event{fl, pos, size, err}) })
+}
+
+// sweep ends what is at the head of the lanes and has outlived its time while
+// there is no way to send it, so that its space comes back. It stops at the first
+// that has not: what stands behind is younger, and is judged when it is sent.
+func (f *Forwarder) sweep() time.Duration {
+	if wait := sweepPause - time.Since(f.swept); wait > 0 || f.count > 0 {
+		return max(wait, time.Second) // what is under way may have arrived
+	}
+	f.swept = time.Now()
+	for _, l := range f.lanes {
+		for after, more := l.q.Checkpoint(), true; more; {
+			items, next, err := l.q.Read(after, storage.Limit{Records: chunk, Bytes: f.Window.Bytes}, nil)
+			if err != nil {
+				f.Log.Error("queue cannot be read", "queue", l.q.Name(), "error", err)
+				return sweepPause
+			}
+			more = next > after
+			after = next
+			for _, it := range items {
+				if more = f.expired(it); !more {
+					break
+				}
+				l.end(it.Position, storage.Expired)
+			}
+		}
+	}
+	return sweepPause
+}
+
+func (f *Forwarder) expired(it storage.Item) bool {
+	least, _ := f.Clock.Age(it.Stamp)
+	return it.TTL > 0 && least >= it.TTL
 }
 
 // settle tells the store what has ended.

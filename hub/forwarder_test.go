@@ -334,6 +334,22 @@ func TestForwarderLetsExpire(t *testing.T) {
 	}
 }
 
+func TestForwarderLetsExpireWhileThereIsNoWay(t *testing.T) {
+	core, db := testCore(t, time.Millisecond)
+	publish(t, core, "a", 0, 200)
+	time.Sleep(5 * time.Millisecond)
+	core = NewCore(db, storage.SystemClock(), func(*Message) []Dest { return []Dest{{Queue: "up", Priority: 5}} })
+	publish(t, core, "a", 200, 1)
+	to := &link{serial: newSerial(t), ch: make(chan struct{})}
+	forward(t, &Forwarder{From: []*storage.Queue{db.Queue("up.5")}, To: to})
+	eventually(t, "expired", func() bool { r := db.Ledger()[0]; return r.Expired == 200 && r.Pending == 1 })
+	to.set(true)
+	eventually(t, "the rest has gone", drained(db))
+	if got := to.arrived(); fmt.Sprint(got) != "[a 200]" {
+		t.Errorf("arrived %v", got)
+	}
+}
+
 // link is a Publisher whose way is up or down.
 type link struct {
 	*serial
