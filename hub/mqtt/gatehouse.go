@@ -144,6 +144,8 @@ func reasonOf(m *malformed) string {
 		return "qos 2"
 	case codeTopicInvalid:
 		return "bad topic"
+	case codeNotAuthorized:
+		return "not authorized"
 	}
 	return "malformed"
 }
@@ -231,16 +233,27 @@ func (c *conn) admitPublish(head byte, body []byte) error {
 		return &malformed{codeTopicInvalid, "topic " + topic + " is not one of IoT Hub's"}
 	}
 	if c.device == "" && reserved(topic) {
-		var id uint16
-		if qos > 0 {
-			id = uint16(body[2+n])<<8 | uint16(body[3+n])
-		}
-		if p, ok := c.expect(id, qos); ok {
-			c.refuse(p, cause{"not authorized", codeNotAuthorized, protocol("topic " + topic + " is not for ordinary clients")})
-		}
-		return nil
+		return c.refuseReserved(head, body, topic)
 	}
 	c.rest = c.buf
+	return nil
+}
+
+// refuseReserved answers a publish on a topic that is not for ordinary clients.
+// One that would also set an alias ends the connection: mochi does not see it, so
+// the alias would go on meaning what it meant before.
+func (c *conn) refuseReserved(head byte, body []byte, topic string) error {
+	pk := packets.Packet{ProtocolVersion: c.version, FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: head >> 1 & 3}}
+	if err := pk.PublishDecode(slices.Clone(body)); err != nil {
+		return bad("PUBLISH: " + err.Error())
+	}
+	what := "topic " + topic + " is not for ordinary clients"
+	if pk.Properties.TopicAliasFlag {
+		return &malformed{codeNotAuthorized, what}
+	}
+	if p, ok := c.expect(pk.PacketID, pk.FixedHeader.Qos); ok {
+		c.refuse(p, cause{"not authorized", codeNotAuthorized, errors.New(what)})
+	}
 	return nil
 }
 

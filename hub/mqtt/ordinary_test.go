@@ -318,3 +318,26 @@ func TestForward(t *testing.T) {
 		}
 	}
 }
+
+// An alias that a refused publish has set must not go on meaning the old topic.
+func TestAliasOfRefusedTopic(t *testing.T) {
+	b, h, _ := start(t, Config{})
+	c := ordinary(t, b, v5, "c", "all", nil)
+	alias := func(topic, body string) {
+		c.send(packets.Publish, func(pk *packets.Packet) {
+			pk.FixedHeader.Qos, pk.PacketID, pk.TopicName, pk.Payload = 1, 1, topic, []byte(body)
+			pk.Properties.TopicAlias, pk.Properties.TopicAliasFlag = 1, true
+		})
+	}
+	alias("a", "1")
+	c.want(packets.Puback)
+	alias("$SYS/a", "2")
+	if bye := c.want(packets.Disconnect); bye.ReasonCode != codeNotAuthorized {
+		t.Errorf("DISCONNECT %#x, want %#x", bye.ReasonCode, codeNotAuthorized)
+	}
+	alias("", "3")
+	c.wantClosed()
+	if n := len(h.kept()); n != 1 {
+		t.Errorf("%d messages kept, want 1", n)
+	}
+}
