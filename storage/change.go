@@ -196,13 +196,18 @@ func (c *parkRecord) apply(db *DB) {
 	if e == nil || e.settled() {
 		return
 	}
+	switch e.state() {
+	case pending, parking:
+		e.set(parked)
+	case settling:
+		e.set(settlingParked)
+	default:
+		return
+	}
 	row := db.row(c.who, c.q.id)
 	*c.q.openCount(row, c.who, pending)--
 	row.Parked++
 	c.q.because(c.pos, c.reason)
-	if e.state() == pending { // in replay; else ParkRecord did it at once
-		e.set(parked)
-	}
 }
 
 // unparkRecord lets one record go again.

@@ -15,6 +15,7 @@ type request struct {
 	changes []change
 	done    func(error)
 	lazy    bool // may wait for company
+	again   bool // goes back into the line where a full store has no room for it, as a lazy one does
 	bytes   bool // grows the store: refused when it is full
 	weight  int  // of a lazy one, in positions
 	size    int
@@ -323,7 +324,7 @@ func (db *DB) refuse(batch []*request, verdict []error, cause error) {
 		switch {
 		case db.j.Fits(used+r.size, reserve):
 			used += r.size
-		case r.lazy:
+		case r.lazy || r.again:
 			verdict[i] = errLater
 		default:
 			verdict[i] = fmt.Errorf("%w: %w", ErrFull, cause)
@@ -346,8 +347,12 @@ func (db *DB) unsettle(r *request) {
 		}
 		for _, sp := range s.spans {
 			for p := sp.first; p < sp.first+sp.n; p++ {
-				if e := s.q.at(p); e != nil && !e.settled() && e.state() >= settling {
-					e.set(e.state() - settling)
+				switch e := s.q.at(p); {
+				case e == nil || e.settled():
+				case e.state() == settling:
+					e.set(pending)
+				case e.state() == settlingParked:
+					e.set(parked)
 				}
 			}
 		}

@@ -50,12 +50,12 @@ func (q *Queue) choose(after Position, limit Limit, pick func(string, bool) bool
 		if len(out) >= max(1, limit.Records) || len(out) > 0 && limit.Bytes > 0 && bytes+int(e.length) > limit.Bytes {
 			break
 		}
-		if e.settled() || e.state() >= settling {
+		if e.settled() || e.state() == settling || e.state() == settlingParked {
 			continue
 		}
-		sender, parked := q.db.names[e.sender()], q.isParked(e.sender(), e.state())
-		if pick == nil || pick(sender, parked) {
-			out = append(out, chosen{found{next + 1, e}, sender, parked})
+		sender, held := q.db.names[e.sender()], e.state() == parking || q.isParked(e.sender(), e.state())
+		if pick == nil || pick(sender, held) {
+			out = append(out, chosen{found{next + 1, e}, sender, held})
 			bytes += int(e.length)
 		}
 	}

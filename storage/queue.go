@@ -15,8 +15,10 @@ import (
 //
 //	state     event                 next
 //	pending   Settle                settling   not read again; its end waits for the next commit
-//	pending   ParkRecord            parked
-//	parked    UnparkRecord          pending
+//	pending   ParkRecord            parking    not read again; the ledger follows with the next commit
+//	parking   the commit            parked
+//	parked    UnparkRecord          pending    when it is committed
+//	parking   Settle                settling
 //	parked    Settle                settling
 //	settling  the commit            settled    the ledger has it
 //
@@ -55,6 +57,7 @@ const (
 	parked
 	settling // from pending
 	settlingParked
+	parking
 )
 
 const whoMask = 1<<28 - 1
@@ -176,10 +179,17 @@ func (q *Queue) Settle(positions []Position, o Outcome, done func(error)) {
 	q.db.mu.Lock()
 	for _, p := range positions {
 		e := q.at(p)
-		if e == nil || e.settled() || e.state() >= settling {
+		if e == nil || e.settled() {
 			continue
 		}
-		e.set(settling + e.state())
+		switch e.state() {
+		case pending, parking:
+			e.set(settling)
+		case parked:
+			e.set(settlingParked)
+		default:
+			continue
+		}
 		by[e.sender()] = append(by[e.sender()], p)
 	}
 	q.db.mu.Unlock()
@@ -227,10 +237,10 @@ func (q *Queue) ParkRecord(p Position, reason string) {
 		q.db.mu.Unlock()
 		return
 	}
-	e.set(parked)
+	e.set(parking)
 	who := e.sender()
 	q.db.mu.Unlock()
-	q.db.submit(&request{changes: []change{&parkRecord{q: q, who: who, pos: p, reason: reason}}})
+	q.db.submit(&request{changes: []change{&parkRecord{q: q, who: who, pos: p, reason: reason}}, again: true})
 }
 
 // UnparkRecord lets a record that was parked by itself be read again. Read from
@@ -238,13 +248,13 @@ func (q *Queue) ParkRecord(p Position, reason string) {
 func (q *Queue) UnparkRecord(p Position) {
 	q.db.mu.Lock()
 	e := q.at(p)
-	if e == nil || e.settled() || e.state() != parked {
+	if e == nil || e.settled() || e.state() != parked && e.state() != parking {
 		q.db.mu.Unlock()
 		return
 	}
 	who := e.sender()
 	q.db.mu.Unlock()
-	q.db.submit(&request{changes: []change{&unparkRecord{q: q, who: who, pos: p}}})
+	q.db.submit(&request{changes: []change{&unparkRecord{q: q, who: who, pos: p}}, again: true})
 }
 
 // ParkedRecord is one record that is parked by itself.
