@@ -215,12 +215,12 @@ func (b *Broker) serve(nc net.Conn) {
 	}
 }
 
-// establish gives the connection to mochi. A panic costs this connection alone;
-// mochi would leave the client in its table then.
+// establish gives the connection to mochi. A panic costs this connection alone.
+// mochi leaves the client in its table then, and where CONNACK cannot be written.
 func (b *Broker) establish(c *conn) (err error) {
+	defer b.server.Clients.Delete(c.id)
 	defer func() {
 		if p := recover(); p != nil {
-			b.server.Clients.Delete(c.id)
 			b.log.Error("connection panicked", "client", c.who, "panic", p, "stack", string(debug.Stack()))
 			err = fmt.Errorf("serve %s: panic: %v", c.who, p)
 		}

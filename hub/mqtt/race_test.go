@@ -1,0 +1,175 @@
+package mqtt
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/mochi-mqtt/server/v2/packets"
+)
+
+// guest connects without a test's help, and says nothing about how it ended.
+func guest(t testing.TB, b *Broker, id, user, password string, clean bool, then func(c *client)) {
+	nc, err := net.Dial("tcp", b.Addr().String())
+	if err != nil {
+		return
+	}
+	defer nc.Close()
+	c := newClient(t, nc, v311)
+	pk := packets.Packet{ProtocolVersion: v311, FixedHeader: packets.FixedHeader{Type: packets.Connect}}
+	pk.Connect = packets.ConnectParams{ProtocolName: []byte("MQTT"), ClientIdentifier: id, Clean: clean, Keepalive: 60,
+		UsernameFlag: true, Username: []byte(user), PasswordFlag: true, Password: []byte(password)}
+	nc.Write(encode(t, pk))
+	if ack, err := c.read(); err != nil || ack.ReasonCode != 0 {
+		return
+	}
+	then(c)
+}
+
+// Two connections with one id at once: one wins, nothing is left of the other.
+func TestTakeoverAtOnce(t *testing.T) {
+	b, h, _ := start(t, Config{})
+	before := runtime.NumGoroutine()
+	for range 300 {
+		var both sync.WaitGroup
+		for j := range 2 {
+			both.Go(func() {
+				clean := rand.IntN(2) == 0
+				guest(t, b, "x", "all", "secret", clean, func(c *client) {
+					c.nc.Write(subscribing(t, "a/+/#"))
+					c.read()
+				})
+			})
+			both.Go(func() {
+				guest(t, b, "d", deviceUser("d"), "key", j == 0, func(c *client) {
+					c.nc.Write(subscribing(t, "$iothub/methods/POST/#"))
+					c.read()
+				})
+			})
+		}
+		both.Wait()
+	}
+	ordinary(t, b, v311, "x", "all", nil).nc.Close() // clean: ends what was kept
+	device(t, b, "d").nc.Close()
+	eventually(t, "all are gone", func() bool {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		return b.live == 0 && len(b.conns) == 0 && len(b.sessions) == 0
+	})
+	if n := len(b.topics.Subscribers("a/b/c").Subscriptions); n != 0 {
+		t.Errorf("%d subscriptions are left in the index", n)
+	}
+	h.mu.Lock()
+	if n := len(h.doers); n != 0 {
+		t.Errorf("%d identities are still attached", n)
+	}
+	h.mu.Unlock()
+	if n := b.server.Clients.Len(); n != 0 {
+		t.Errorf("mochi has %d clients left", n)
+	}
+	eventually(t, "goroutines have ended", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+func subscribing(t testing.TB, filter string) []byte {
+	pk := packets.Packet{ProtocolVersion: v311, FixedHeader: packets.FixedHeader{Type: packets.Subscribe}, PacketID: 1}
+	pk.Filters = packets.Subscriptions{{Filter: filter, Qos: 1}}
+	return encode(t, pk)
+}
+
+// A subscriber whose connection ends and begins all the time gets every message,
+// the new ones in order.
+func TestNothingIsLostAtTakeover(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	const count = 3000
+	kept := func(pk *packets.Packet) { pk.Connect.Clean = false }
+	first := ordinary(t, b, v311, "sub", "all", kept)
+	first.subscribe("t", 1)
+	go func() {
+		nc, err := net.Dial("tcp", b.Addr().String())
+		if err != nil {
+			return
+		}
+		defer nc.Close()
+		from := newClient(t, nc, v311)
+		from.connect("from", "all", "secret", nil)
+		for i := range count {
+			from.publish("t", 1, uint16(i+1), fmt.Sprint(i))
+			if _, err := from.read(); err != nil {
+				return
+			}
+		}
+	}()
+	next := 0
+	end := time.Now().Add(30 * time.Second)
+	for next < count {
+		if time.Now().After(end) {
+			t.Fatalf("%d of %d came", next, count)
+		}
+		guest(t, b, "sub", "all", "secret", false, func(c *client) {
+			for i := rand.IntN(60); i > 0 && next < count; i-- {
+				pk, err := c.read()
+				if err != nil {
+					return
+				}
+				if pk.FixedHeader.Type != packets.Publish {
+					continue
+				}
+				var n int
+				fmt.Sscan(string(pk.Payload), &n)
+				if n > next {
+					t.Errorf("%d came, want %d", n, next)
+					next = count
+					return
+				}
+				next = max(next, n+1)
+				if rand.IntN(10) > 0 {
+					ack := packets.Packet{ProtocolVersion: v311, FixedHeader: packets.FixedHeader{Type: packets.Puback}, PacketID: pk.PacketID}
+					c.nc.Write(encode(t, ack))
+				} else {
+					return
+				}
+			}
+		})
+	}
+}
+
+// mochi's index finds whoever the filters themselves say; it is asked first.
+func TestIndexFindsAll(t *testing.T) {
+	b, _, _ := start(t, Config{Listen: "off"})
+	words := []string{"a", "b", "", "c"}
+	random := func(filter bool) string {
+		n := 1 + rand.IntN(5)
+		levels := make([]string, n)
+		for i := range levels {
+			levels[i] = words[rand.IntN(len(words))]
+			if filter && rand.IntN(3) == 0 {
+				levels[i] = "+"
+			}
+			if filter && i == n-1 && rand.IntN(3) == 0 {
+				levels[i] = "#"
+			}
+		}
+		return strings.Join(levels, "/")
+	}
+	for range 20000 {
+		f, topic := random(true), random(false)
+		if topic == "" || f == "" {
+			continue
+		}
+		s := &session{b: b, key: "k"}
+		s.index(f)
+		found := len(b.topics.Subscribers(topic).Subscriptions) > 0
+		s.unindex(f)
+		if matches(f, topic) && !found {
+			t.Errorf("filter %q on topic %q: not found by the index", f, topic)
+		}
+		if n := len(b.topics.Subscribers(topic).Subscriptions); n > 0 {
+			t.Fatalf("filter %q stays in the index", f)
+		}
+	}
+}
