@@ -42,7 +42,7 @@ func (c *conn) connect() error {
 	if m, ok := errors.AsType[*malformed](err); ok {
 		c.who = c.RemoteAddr().String()
 		c.version = v311
-		if len(body) > 6 && body[6] >= v5 {
+		if len(body) > 6 && string(body[2:6]) == "MQTT" && body[6] >= v5 {
 			c.version = v5
 		}
 		if m.code == codeVersion {

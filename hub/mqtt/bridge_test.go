@@ -2,8 +2,10 @@ package mqtt
 
 import (
 	"fmt"
+	"io"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 
@@ -50,14 +52,27 @@ func TestConnack(t *testing.T) {
 	}
 }
 
-func TestBadProtocolGets1(t *testing.T) {
-	b, _, _ := start(t, Config{})
-	c := dial(t, b)
-	c.raw(0x10, 13, 0, 4, 'M', 'Q', 'T', 'T', 3, 2, 0, 60, 0, 1, 'x') // level 3
-	if ack := c.want(packets.Connack); ack.ReasonCode != 1 {
-		t.Errorf("CONNACK %#x, want 1", ack.ReasonCode)
+// The refusal is in the form that the client knows.
+func TestBadProtocol(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		level byte
+		want  string
+	}{
+		{"MQTT", 3, "\x20\x02\x00\x01"},
+		{"MQTT", 6, "\x20\x03\x00\x84\x00"},
+		{"MQIsdp", 3, "\x20\x02\x00\x01"}, // MQTT 3.1
+	} {
+		b, _, _ := start(t, Config{})
+		c := dial(t, b)
+		body := append([]byte{0, byte(len(tt.name))}, tt.name...)
+		body = append(body, tt.level, 2, 0, 60, 0, 1, 'x')
+		c.raw(append([]byte{0x10, byte(len(body))}, body...)...)
+		c.nc.SetReadDeadline(time.Now().Add(patience))
+		if got, err := io.ReadAll(c.br); err != nil || string(got) != tt.want {
+			t.Errorf("%s level %d: got %x (%v), want %x", tt.name, tt.level, got, err, tt.want)
+		}
 	}
-	c.wantClosed()
 }
 
 func TestTelemetry(t *testing.T) {
