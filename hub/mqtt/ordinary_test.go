@@ -87,7 +87,7 @@ func TestLocal(t *testing.T) {
 	got = five.want(packets.Publish)
 	p := got.Properties
 	if got.FixedHeader.Qos != 0 || p.ContentType != "text/plain" || p.ResponseTopic != "r" || string(p.CorrelationData) != "c" ||
-		len(p.User) != 1 || p.MessageExpiryInterval == 0 || len(p.SubscriptionIdentifier) != 1 || p.SubscriptionIdentifier[0] != 7 || p.TopicAliasFlag {
+		len(p.User) != 1 || p.MessageExpiryInterval != 100 || len(p.SubscriptionIdentifier) != 1 || p.SubscriptionIdentifier[0] != 7 || p.TopicAliasFlag {
 		t.Errorf("5 got %+v", p)
 	}
 	// By alias alone: rights are asked for the topic that it stands for.

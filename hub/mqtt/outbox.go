@@ -225,7 +225,8 @@ func (d *delivery) encode(version byte, buf *bytes.Buffer) error {
 			pk.Properties = *d.m.props
 		}
 		if !d.m.expires.IsZero() {
-			pk.Properties.MessageExpiryInterval = uint32(max(1, time.Until(d.m.expires)/time.Second))
+			left := time.Until(d.m.expires) + time.Second - 1 // a second counts until it is over
+			pk.Properties.MessageExpiryInterval = uint32(max(1, left/time.Second))
 		}
 		pk.Properties.SubscriptionIdentifier = d.ids
 	}
