@@ -150,6 +150,8 @@ func (c *conn) admitAccount(ctx context.Context, pk *packets.Packet, name string
 		return "", &refusal{5, codeNotAuthorized, "not authorized", errors.New("anonymous clients are not let in: user name and password are missing")}
 	case reserved(id):
 		return "", &refusal{2, codeClientID, "client id", fmt.Errorf("client id %q is reserved", id)}
+	case len(id) > maxClientID:
+		return "", &refusal{2, codeClientID, "client id", fmt.Errorf("client id has %d bytes, at most %d are allowed", len(id), maxClientID)}
 	case id == "" && c.version != v5 && !pk.Connect.Clean:
 		return "", &refusal{2, codeClientID, "client id", errors.New("a session that is to be kept needs a client id")}
 	case id == "":

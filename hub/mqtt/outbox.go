@@ -41,7 +41,17 @@ type message struct {
 	acked   func()              // called when the one client has acknowledged it; must not block
 }
 
-func (m *message) size() int { return len(m.topic) + len(m.body) + 64 }
+// size is what m takes in memory, about.
+func (m *message) size() int {
+	n := len(m.topic) + len(m.body) + 64
+	if p := m.props; p != nil {
+		n += len(p.ContentType) + len(p.ResponseTopic) + len(p.CorrelationData)
+		for _, u := range p.User {
+			n += len(u.Key) + len(u.Val) + 32
+		}
+	}
+	return n
+}
 
 // delivery is a message on its way to one client.
 type delivery struct {

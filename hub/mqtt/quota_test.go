@@ -3,6 +3,7 @@ package mqtt
 import (
 	"bytes"
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -117,5 +118,51 @@ func TestManyRetained(t *testing.T) {
 		if n := b.queued.Load(); n != 0 {
 			t.Errorf("quality %d: %d bytes are said to wait, want 0", qos, n)
 		}
+	}
+}
+
+// User properties weigh as much as a body.
+func TestPropertiesCount(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	s := sleeper(t, b, "s", "#")
+	c := ordinary(t, b, v5, "c", "all", nil)
+	c.send(packets.Publish, func(pk *packets.Packet) {
+		pk.FixedHeader.Qos, pk.FixedHeader.Retain, pk.PacketID, pk.TopicName, pk.Payload = 1, true, 1, "t", []byte("x")
+		long := strings.Repeat("v", 50_000)
+		pk.Properties.User = []packets.UserProperty{{Key: "a", Val: long}, {Key: "b", Val: long}}
+	})
+	c.want(packets.Puback)
+	eventually(t, "it waits", func() bool { n, _ := s.holds(); return n == 1 })
+	if _, n := s.holds(); n < 100_000 {
+		t.Errorf("a message with 100 kB of properties counts for %d bytes", n)
+	}
+	if n := b.retained.bytes; n < 100_000 {
+		t.Errorf("a retained message with 100 kB of properties counts for %d bytes", n)
+	}
+}
+
+// What a client subscribes to, and its name, stay in memory for as long as its
+// session does.
+func TestNamesAreBounded(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	c := ordinary(t, b, v5, "c", "all", nil)
+	long := strings.Repeat("x", 50_000)
+	got := byte(0)
+	for i := 0; i < 10 && got < 0x80; i++ {
+		got = c.subscribe(fmt.Sprint(i)+long, 1)
+	}
+	if got != codeQuota {
+		t.Errorf("SUBACK %#x after 500 kB of filters, want %#x", got, codeQuota)
+	}
+	c.send(packets.Unsubscribe, func(pk *packets.Packet) {
+		pk.PacketID, pk.Filters = 9, packets.Subscriptions{{Filter: "0" + long}}
+	})
+	c.want(packets.Unsuback)
+	if got := c.subscribe("short", 1); got != 1 {
+		t.Errorf("SUBACK %#x with room again", got)
+	}
+	d := dial(t, b)
+	if ack := d.connect(long, "all", "secret", nil); ack.ReasonCode != 2 {
+		t.Errorf("CONNACK %d for a client id of 50 kB, want 2", ack.ReasonCode)
 	}
 }

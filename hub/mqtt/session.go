@@ -15,6 +15,8 @@ import (
 const (
 	keepSession      = 7 * 24 * time.Hour // longest a session outlives its connection
 	maxSubscriptions = 1000               // of one session
+	maxFilters       = 128 << 10          // bytes of their filters: one may have 64 KiB
+	maxClientID      = 1024               // bytes
 )
 
 // session is what the broker knows of a client beyond its connection: what it
@@ -32,6 +34,7 @@ type session struct {
 	will   *will     // delayed, goes out at willAt
 	willAt time.Time
 	subs   map[string]subscription
+	length int // of all filters in subs
 	box    outbox
 	gone   func() // ends the hub's Attach
 	calls  map[string]chan hub.Reply
@@ -124,7 +127,7 @@ func (s *session) drop() {
 	for f := range s.subs {
 		s.unindex(f)
 	}
-	s.subs = nil
+	s.subs, s.length = nil, 0
 	if s.will != nil {
 		s.b.wills = append(s.b.wills, s.will)
 		s.will = nil

@@ -77,10 +77,13 @@ func (c *conn) subscribe(f packets.Subscription) (code byte, retained bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	_, existed := s.subs[f.Filter]
-	if s.conn != c || !existed && len(s.subs) >= maxSubscriptions {
+	if s.conn != c || !existed && (len(s.subs) >= maxSubscriptions || s.length+len(f.Filter) > maxFilters) {
 		return codeQuota, false
 	}
 	s.subs[f.Filter] = sub
+	if !existed {
+		s.length += len(f.Filter)
+	}
 	if s.device == "" && !existed {
 		s.index(f.Filter)
 	}
@@ -108,6 +111,7 @@ func (s *session) unsubscribe(c *conn, filter string) (code byte) {
 		return packets.CodeNoSubscriptionExisted.Code
 	}
 	delete(s.subs, filter)
+	s.length -= len(filter)
 	if s.device == "" {
 		s.unindex(filter)
 	}
