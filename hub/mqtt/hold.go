@@ -18,6 +18,10 @@ const (
 	holdPause = 500 * time.Millisecond
 )
 
+// maxBehind is how many bytes of one client may wait behind what is held: it is
+// memory, and a full disk holds all clients at once.
+const maxBehind = 64 << 10
+
 // attempt is a message on its way to the hub.
 type attempt struct {
 	p      *publication
@@ -27,24 +31,41 @@ type attempt struct {
 
 // hold is what the hub has no room for; the connection's mu guards it.
 type hold struct {
-	on     bool // retry is at work, and nobody else hands messages over
-	flying int  // with the hub, which has not said done
+	over   chan struct{} // nil, or retry is at work: nobody else hands messages over until it is closed
+	flying int           // with the hub, which has not said done
 	failed []attempt
 	behind []attempt // came later and have not been tried
+	bytes  int       // of what was put behind
 	err    error     // why the last one failed
 }
 
-// hand gives a to the hub, or has it wait its turn.
+// hand gives a to the hub, or has it wait its turn. It is called by the reader,
+// which waits too when too much is behind.
 func (c *conn) hand(a attempt) {
 	c.mu.Lock()
-	if c.held.on {
-		c.held.behind = append(c.held.behind, a)
+	h := &c.held
+	if h.over == nil {
+		h.flying++
 		c.mu.Unlock()
+		c.try(a)
 		return
 	}
-	c.held.flying++
+	h.behind = append(h.behind, a)
+	h.bytes += len(a.m.Body) + len(a.m.Topic) + len(a.m.Props)
+	over, much := h.over, h.bytes > maxBehind
 	c.mu.Unlock()
-	c.try(a)
+	if much {
+		select {
+		case <-over:
+		case <-c.ctx.Done():
+		}
+	}
+}
+
+// end ends the hold; mu is held.
+func (h *hold) end() {
+	close(h.over)
+	*h = hold{flying: h.flying}
 }
 
 func (c *conn) try(a attempt) {
@@ -76,8 +97,8 @@ func (c *conn) landed(a attempt, err error) bool {
 	}
 	c.held.failed = append(c.held.failed, a)
 	c.held.err = err
-	if !c.held.on {
-		c.held.on = true
+	if c.held.over == nil {
+		c.held.over = make(chan struct{})
 		go c.retry()
 	}
 	return true
@@ -118,7 +139,9 @@ func (c *conn) retry() {
 			}
 			until = time.Now().Add(holdTime)
 		case time.Now().Before(until):
-			a, _ := c.nextHeld()
+			c.mu.Lock()
+			a := h.next()
+			c.mu.Unlock()
 			c.try(a)
 		default:
 			c.giveUp()
@@ -127,39 +150,35 @@ func (c *conn) retry() {
 	}
 }
 
-// nextHeld takes the oldest that waits. When there is none the hold is over.
-func (c *conn) nextHeld() (a attempt, ok bool) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	h := &c.held
-	if len(h.behind) == 0 {
-		h.on, h.behind = false, nil
-		return a, false
-	}
-	a = h.behind[0]
-	h.behind[0] = attempt{}
-	h.behind = h.behind[1:]
-	h.flying++
-	return a, true
-}
-
-// pour hands over what waits, and says whether that was all. It stops where one
-// does not fit: the next must not pass it.
+// pour hands over what waits, and says whether that was all: then the hold is over.
+// It stops where one did not fit: what follows must not pass it.
 func (c *conn) pour() bool {
-	for c.ctx.Err() == nil && !c.lacking() {
-		a, ok := c.nextHeld()
-		if !ok {
+	for c.ctx.Err() == nil {
+		c.mu.Lock()
+		h := &c.held
+		switch {
+		case len(h.failed) > 0:
+			c.mu.Unlock()
+			return false
+		case len(h.behind) == 0:
+			h.end()
+			c.mu.Unlock()
 			return true
 		}
+		a := h.next()
+		c.mu.Unlock()
 		c.try(a)
 	}
 	return false
 }
 
-func (c *conn) lacking() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.held.failed) > 0
+// next takes the oldest that waits, to be tried; mu is held.
+func (h *hold) next() attempt {
+	a := h.behind[0]
+	h.behind[0] = attempt{}
+	h.behind = h.behind[1:]
+	h.flying++
+	return a
 }
 
 // giveUp refuses all that is held: the client has to keep it.
@@ -172,7 +191,7 @@ func (c *conn) giveUp() {
 		return
 	}
 	refused := c.held.behind
-	c.held = hold{}
+	c.held.end()
 	c.mu.Unlock()
 	for _, a := range refused {
 		c.refuse(a.p, why)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math/rand/v2"
 	"slices"
 	"testing"
 	"testing/synctest"
@@ -234,5 +235,116 @@ func TestHeldGoesToOthersOnce(t *testing.T) {
 			t.Errorf("got %q", pk.Payload)
 		}
 		sub.quiet(9 * time.Second)
+	})
+}
+
+// What is held is in memory: large messages fill the place of many small ones.
+func TestHoldIsBounded(t *testing.T) {
+	bubble(t, Config{}, func(b *Broker, h *fullHub) {
+		c := admitted(t, b, v311)
+		sent := make(chan int, 100)
+		go func() {
+			for i := 1; i <= 50; i++ {
+				c.publish("t", 1, uint16(i), string(make([]byte, 60_000)))
+				sent <- i
+			}
+		}()
+		time.Sleep(5 * time.Second)
+		if n := len(sent); n > 6 {
+			t.Errorf("%d publishes of 60 kB were read while the store was full", n)
+		}
+		h.room(nil)
+		for i := 1; i <= 50; i++ {
+			if ack := c.want(packets.Puback); ack.PacketID != uint16(i) {
+				t.Fatalf("PUBACK %d, want %d", ack.PacketID, i)
+			}
+		}
+		if n := len(h.bodies()); n != 50 {
+			t.Errorf("%d kept, want 50", n)
+		}
+	})
+}
+
+// commitHub says done in order on a goroutine of its own, as the store does, and
+// has room for one batch and none for the next, by chance.
+type commitHub struct {
+	*fakeHub
+	line chan commit
+	kept []string
+}
+
+type commit struct {
+	body string
+	done func(error)
+}
+
+func (h *commitHub) Publish(_ context.Context, m hub.Message, done func(error)) {
+	h.line <- commit{string(m.Body), done}
+}
+
+func (h *commitHub) run(ctx context.Context) {
+	for {
+		var batch []commit
+		select {
+		case c := <-h.line:
+			batch = append(batch, c)
+		case <-ctx.Done():
+			return
+		}
+		for n := len(h.line); n > 0; n-- {
+			batch = append(batch, <-h.line)
+		}
+		var err error
+		if rand.IntN(2) > 0 {
+			err = hub.ErrFull
+		}
+		for _, c := range batch {
+			if err == nil {
+				h.kept = append(h.kept, c.body)
+			}
+			c.done(err)
+		}
+	}
+}
+
+// However failures and new messages meet, each is kept and acknowledged once.
+func TestHoldLosesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		fake, g := newFakes()
+		h := &commitHub{fakeHub: fake, line: make(chan commit, 1000)}
+		b, err := New(Config{Listen: "off", Window: 20}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.hub = h
+		ctx, cancel := context.WithCancel(t.Context())
+		go h.run(ctx)
+		go b.fan.run(ctx, b)
+		const count = 3000
+		c := admitted(t, b, v5)
+		go func() {
+			for i := range count {
+				c.publish("t", 1, uint16(i+1), fmt.Sprint(i))
+			}
+		}()
+		for i := range count {
+			if ack := c.want(packets.Puback); int(ack.PacketID) != i+1 || ack.ReasonCode != 0 {
+				t.Fatalf("PUBACK %d %#x, want %d", ack.PacketID, ack.ReasonCode, i+1)
+			}
+		}
+		c.nc.Close()
+		b.wg.Wait()
+		cancel()
+		synctest.Wait()
+		seen := map[string]bool{}
+		for _, body := range h.kept {
+			if seen[body] {
+				t.Errorf("%s was kept twice", body)
+			}
+			seen[body] = true
+		}
+		if len(seen) != count {
+			t.Errorf("%d kept, want %d", len(seen), count)
+		}
 	})
 }
