@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // stats are the broker's counters since its start.
@@ -20,10 +21,15 @@ type stats struct {
 	mu     sync.Mutex
 	causes map[string]uint64 // refusals by reason
 	said   map[string]bool   // what the log has, by client and reason
+	since  time.Time         // when said began
 }
 
-// maxSaid bounds the memory of what was logged; then it begins anew.
-const maxSaid = 1000
+// What the log gets of refusals: maxSaid lines in saidTime, then anew. Somebody who
+// comes under a new name each time must not wear out the card that the log is on.
+const (
+	maxSaid  = 200
+	saidTime = time.Hour
+)
 
 // refused counts what was refused and logs it.
 func (b *Broker) refused(who, reason string, detail error) {
@@ -38,18 +44,21 @@ func (b *Broker) count(reason string) {
 	b.stats.mu.Unlock()
 }
 
-// warn logs at Warn the first time for a client and reason, then at Debug: a
-// device that tries again each second must not fill the log. It blocks as the log
+// warn logs at Warn the first time in an hour for a client and reason, else at
+// Debug: a device that tries again each second must not fill the log. It blocks as the log
 // may: never call it from the committer or with a lock held.
 func (b *Broker) warn(who, reason string, detail error) {
 	who = short(who)
 	key := who + "\x00" + reason
 	b.stats.mu.Lock()
-	again := b.stats.said[key]
-	if len(b.stats.said) >= maxSaid {
+	if now := time.Now(); now.Sub(b.stats.since) >= saidTime {
 		clear(b.stats.said)
+		b.stats.since = now
 	}
-	b.stats.said[key] = true
+	again := b.stats.said[key] || len(b.stats.said) >= maxSaid
+	if !again {
+		b.stats.said[key] = true
+	}
 	b.stats.mu.Unlock()
 	log := b.log.Warn
 	if again {
