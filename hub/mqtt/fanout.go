@@ -101,7 +101,10 @@ func (r *retained) set(m *message) bool {
 	if len(m.body) == 0 {
 		return true
 	}
-	if len(r.m) >= maxRetained || r.bytes+m.size() > maxRetainedBytes {
+	if !r.fits(m) {
+		r.expire(time.Now())
+	}
+	if !r.fits(m) {
 		return false
 	}
 	r.m[m.topic] = m
@@ -109,12 +112,26 @@ func (r *retained) set(m *message) bool {
 	return true
 }
 
+func (r *retained) fits(m *message) bool {
+	return len(r.m) < maxRetained && r.bytes+m.size() <= maxRetainedBytes
+}
+
+// expire removes what nobody would get any more.
+func (r *retained) expire(now time.Time) {
+	for t, m := range r.m {
+		if m.over(now) {
+			r.bytes -= m.size()
+			delete(r.m, t)
+		}
+	}
+}
+
 func (r *retained) matching(filter string) (found []*message) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	now := time.Now()
 	for t, m := range r.m {
-		if matches(filter, t) && (m.expires.IsZero() || now.Before(m.expires)) {
+		if matches(filter, t) && !m.over(now) {
 			found = append(found, m)
 		}
 	}

@@ -53,6 +53,9 @@ func (m *message) size() int {
 	return n
 }
 
+// over says whether m has expired.
+func (m *message) over(now time.Time) bool { return !m.expires.IsZero() && !now.Before(m.expires) }
+
 // delivery is a message on its way to one client.
 type delivery struct {
 	m      *message
@@ -178,7 +181,7 @@ func (o *outbox) next(c *conn, buf *bytes.Buffer) (more bool) {
 }
 
 func (o *outbox) send(c *conn, d *delivery, buf *bytes.Buffer) {
-	if d.packet == 0 && !d.m.expires.IsZero() && !time.Now().Before(d.m.expires) {
+	if d.packet == 0 && d.m.over(time.Now()) {
 		o.weigh(d, -1)
 		c.b.stats.expired.Add(1)
 		return

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -164,5 +165,28 @@ func TestNamesAreBounded(t *testing.T) {
 	d := dial(t, b)
 	if ack := d.connect(long, "all", "secret", nil); ack.ReasonCode != 2 {
 		t.Errorf("CONNACK %d for a client id of 50 kB, want 2", ack.ReasonCode)
+	}
+}
+
+// Retained messages whose time is over make room for new ones.
+func TestExpiredRetainedMakeRoom(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	for i := range maxRetained {
+		m := &message{topic: fmt.Sprint("r/", i), body: []byte("x"), expires: time.Now()}
+		if i%2 == 0 {
+			m.expires = time.Time{}
+		}
+		if !b.retained.set(m) {
+			t.Fatalf("no room for message %d", i)
+		}
+	}
+	if !b.retained.set(&message{topic: "new", body: []byte("x")}) {
+		t.Errorf("no room, though half of them have expired")
+	}
+	if n, want := b.retained.len(), maxRetained/2+1; n != want {
+		t.Errorf("%d retained, want %d", n, want)
+	}
+	if want := (maxRetained/2 + 1) * (64 + 1); b.retained.bytes < want {
+		t.Errorf("%d bytes, want at least %d", b.retained.bytes, want)
 	}
 }
