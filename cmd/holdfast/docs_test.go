@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/spf13/cobra"
+
 	"holdfast.dev/holdfast/hub/identity"
 )
 
@@ -70,6 +72,39 @@ func TestDocsKeys(t *testing.T) {
 	for _, k := range got {
 		if !slices.Contains(want, k) {
 			t.Errorf("docs have a row for %s, which there is not", k)
+		}
+	}
+}
+
+// The page of the console has every command of it, with an example that is right.
+func TestDocsConsole(t *testing.T) {
+	b, err := os.ReadFile("../../docs/console.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := Program{Env: func(string) string { return "" }}
+	var walk func(c *cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+		if row := "| `" + c.CommandPath(); !c.HasSubCommands() && !strings.Contains(string(b), row) {
+			t.Errorf("docs have no row for %s", c.CommandPath())
+		}
+	}
+	for _, c := range p.commands().Commands() {
+		if c.Name() == "queue" || c.Name() == "scope" {
+			walk(c)
+		}
+	}
+	examples := regexp.MustCompile("(?m)\\| `([^`|\\\\]+)[^`]*` \\|$").FindAllStringSubmatch(string(b), -1)
+	if len(examples) < 10 {
+		t.Errorf("%d examples", len(examples))
+	}
+	for _, m := range examples {
+		args := strings.Fields(m[1])[1:]
+		if c, rest, err := p.commands().Find(args); err != nil || c.ParseFlags(rest) != nil || c.ValidateArgs(c.Flags().Args()) != nil {
+			t.Errorf("example %q is not a command", m[1])
 		}
 	}
 }

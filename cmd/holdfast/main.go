@@ -5,6 +5,8 @@
 //	holdfast check FILE              says what is wrong with a configuration
 //	holdfast status                  asks a running gateway how it is
 //	holdfast passwd [NAME]           makes the hash of an account's password
+//	holdfast queue COMMAND           what waits, and what is to become of it
+//	holdfast scope forget --yes      the way out when seal.key is lost
 //	holdfast version
 //
 // It is the roof of the house: here alone are flags, environment and

@@ -33,7 +33,7 @@ func (p *Program) Execute(ctx context.Context) int {
 	begun := false
 	root := p.commands()
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
-	err := root.ExecuteContext(ctx)
+	err := ofConsole(root.ExecuteContext(ctx))
 	if err == nil {
 		return exitOK
 	}
@@ -65,6 +65,7 @@ func (p *Program) commands() *cobra.Command {
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	root.AddCommand(p.runCommand(), p.checkCommand(), p.statusCommand(), p.passwdCommand(), p.versionCommand())
+	root.AddCommand(p.consoleCommands()...)
 	return root
 }
 
@@ -73,10 +74,8 @@ func (p *Program) usageHint(root *cobra.Command) string {
 		if s := root.SuggestionsFor(p.Args[0]); len(s) > 0 && s[0] != p.Args[0] {
 			return "did you mean holdfast " + s[0] + "?"
 		}
-		for _, c := range root.Commands() {
-			if c.Name() == p.Args[0] {
-				return "usage: holdfast " + c.Use
-			}
+		if c, _, err := root.Find(p.Args); err == nil && c != root {
+			return "usage: " + strings.TrimSuffix(c.CommandPath(), c.Name()) + c.Use
 		}
 	}
 	return "holdfast --help lists the commands"

@@ -16,6 +16,9 @@ import (
 // toCloud is the destination of everything that goes to the cloud.
 const toCloud = "iothub"
 
+// scopeMap is where the state store keeps the hub's list of devices.
+const scopeMap = "scope"
+
 // The state store is small and on a partition of its own, so that losing the
 // queue does not lose who the gateway is.
 const (
@@ -75,7 +78,7 @@ func (g *gateway) openPeople() (err error) {
 		return err
 	}
 	d := identity.Deps{
-		Keep: g.state.Map("scope"), Key: key, KeyFile: keyFile,
+		Keep: g.state.Map(scopeMap), Key: key, KeyFile: keyFile,
 		Clock: g.clock, Log: g.log.With("service", "people"),
 	}
 	if g.cloud != nil { // not as nil pointers in interfaces
@@ -83,6 +86,10 @@ func (g *gateway) openPeople() (err error) {
 		d.Hosts = append(namesOf(g.cfg.TLS.Names), g.cloud.Host())
 	}
 	g.people, err = identity.New(identity.Config{Devices: g.cfg.Devices, Accounts: g.cfg.Accounts}, d)
+	if errors.Is(err, identity.ErrSealed) {
+		return withHint(err, "put %s back; if it is lost for good, holdfast scope forget --data %s --yes forgets the list, "+
+			"and it is fetched from the cloud again", keyFile, g.cfg.Data)
+	}
 	return err
 }
 
@@ -165,7 +172,7 @@ func (g *gateway) health() hub.Health {
 			}
 			return nil
 		}},
-		hub.Check{Name: "parked", Hint: "the hub refuses these devices: check that they are enabled and children of this gateway", Test: func() error {
+		hub.Check{Name: "parked", Hint: "the hub refuses these devices: check that they are enabled and children of this gateway; holdfast queue parked list shows all", Test: func() error {
 			for _, q := range g.lanes() {
 				for sender, why := range q.Parked() {
 					return fmt.Errorf("messages of %s are parked: %s", sender, why)

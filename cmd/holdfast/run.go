@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"holdfast.dev/holdfast/hub"
+	"holdfast.dev/holdfast/hub/console"
 	"holdfast.dev/holdfast/hub/identity"
 	"holdfast.dev/holdfast/hub/iothub"
 	"holdfast.dev/holdfast/hub/mqtt"
@@ -74,11 +75,12 @@ func (p *Program) run(ctx context.Context, cfg Config, log *slog.Logger, lines *
 }
 
 // services in the order in which they start; they stop in the reverse order. The
-// page comes first, so that everything after it can be watched; the broker last,
-// so that nothing is taken in before there is a place for it.
+// page and the console come first, so that everything after them can be watched;
+// the broker last, so that nothing is taken in before there is a place for it.
 func (g *gateway) services() []Service {
 	list := []Service{
 		{Name: "page", Run: g.page.Run},
+		{Name: "console", Run: g.console().Run},
 		{Name: "stores", Run: g.watchStores},
 		{Name: "certificates", Run: g.certs.Run},
 		{Name: "people", Run: g.people.Run},
@@ -93,6 +95,15 @@ func (g *gateway) services() []Service {
 		Service{Name: "https", Run: g.https.Run},
 		Service{Name: "broker", Run: func(ctx context.Context) error { return g.broker.Run(ctx, g.core) }},
 	)
+}
+
+// console is where this gateway answers the commands that a person gives beside it.
+func (g *gateway) console() *console.Server {
+	log := g.log.With("service", "console")
+	return &console.Server{
+		Path: filepath.Join(g.cfg.Data, controlSocket), Log: log,
+		Desk: &console.Desk{Queue: g.queue, Clock: g.clock, Log: log},
+	}
 }
 
 func (g *gateway) makeData() error {

@@ -15,10 +15,12 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"holdfast": main})
 }
 
-// The scripts are sessions at a command line. They have two commands of their own:
+// The scripts are sessions at a command line. They have commands of their own:
 //
 //	exits N CMD …     CMD must end with status N
 //	eventually CMD …  CMD must succeed within ten seconds
+//	fill FOLDER       makes a data folder with messages, some of them parked
+//	sealed FOLDER     makes one whose list of devices no key opens
 //
 // and $PORT, which nobody listened on a moment ago.
 func TestScripts(t *testing.T) {
@@ -36,6 +38,8 @@ func TestScripts(t *testing.T) {
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"exits":      exits,
 			"eventually": eventually,
+			"fill":       folderOf(fillCard),
+			"sealed":     folderOf(sealedFolder),
 		},
 	})
 }
@@ -72,5 +76,15 @@ func eventually(ts *testscript.TestScript, neg bool, args []string) {
 		if time.Now().After(deadline) {
 			ts.Fatalf("%v: %v", args, err)
 		}
+	}
+}
+
+// folderOf is a command that makes a folder.
+func folderOf(fill func(data string) error) func(*testscript.TestScript, bool, []string) {
+	return func(ts *testscript.TestScript, neg bool, args []string) {
+		if neg || len(args) != 1 {
+			ts.Fatalf("usage: fill FOLDER")
+		}
+		ts.Check(fill(ts.MkAbs(args[0])))
 	}
 }

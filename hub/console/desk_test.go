@@ -284,7 +284,7 @@ func TestVerify(t *testing.T) {
 	f.publish(hub.Message{From: "d02", Topic: "nowhere"})
 	f.park("d01", "no")
 	out := f.ask(StatusOK, "queue", "verify")
-	f.want(out, "adds up", "300 messages of those that wait read; 0 cannot be", "ledger and data agree")
+	f.want(out, "adds up", "read 300 messages; 0 cannot be read", "ledger and data agree")
 	rows := fields(out)
 	if got := strings.Join(rows[1], " "); got != "up.5 d01 300 = 0 + 0 + 0 + 0 + 0 + 300 + 0 adds up" {
 		t.Errorf("row %q", got)
@@ -320,7 +320,7 @@ func TestVerifyFindsRot(t *testing.T) {
 		t.Fatalf("harmed %d places", harmed)
 	}
 	out := f.ask(StatusFault, "queue", "verify")
-	f.want(out, "up.5 position 2 of d02: message record: checksum does not match", "1 message of those that wait read; 1 cannot be", "ledger and data do not agree")
+	f.want(out, "up.5 position 2 of d02: message record: checksum does not match", "read 1 message; 1 cannot be read", "ledger and data do not agree")
 	f.want(f.ask(StatusOK, "queue", "dump", "up.5"), `"position":2,"state":"pending","sender":"d02","error":"`)
 	f.want(f.ask(StatusOK, "queue", "show", "up.5"), "cannot be read")
 	if r := f.row("d02"); r.Pending != 1 || r.Damaged != 0 {

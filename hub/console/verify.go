@@ -32,7 +32,7 @@ func (d *Desk) verify(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	if _, err := fmt.Fprintf(out, "\n%s of those that wait read; %d cannot be\n", messages(read), broken); err != nil {
+	if _, err := fmt.Fprintf(out, "\nread %s; %d cannot be read\n", messages(read), broken); err != nil {
 		return err
 	}
 	var errs []error
