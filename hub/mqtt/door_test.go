@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"io"
 	"log/slog"
 	"math/big"
 	"net"
@@ -266,4 +267,47 @@ func TestSlowProofs(t *testing.T) {
 		return len(b.conns) == 20
 	})
 	ordinary(t, b, v311, "c", "all", nil)
+}
+
+// Who asks and never takes the answers is read no more, long before the write
+// deadline ends it: answers are memory.
+func TestAnswersAreBounded(t *testing.T) {
+	for _, tt := range []struct {
+		name, topic string
+		user, id    string
+	}{
+		{"twin requests", "$iothub/twin/GET/?$rid=1", deviceUser("d1"), "d1"},
+		{"acknowledgements", "devices/d1/messages/events/", deviceUser("d1"), "d1"},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			h, g := newFakes()
+			b, err := New(Config{Listen: "off"}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.hub = h
+			c := pipe(t, b, v311)
+			c.connect(tt.id, tt.user, "key", nil)
+			c.subscribe("$iothub/twin/res/#", 0)
+			p := encode(t, packets.Packet{FixedHeader: packets.FixedHeader{Type: packets.Publish, Qos: 1}, PacketID: 1, TopicName: tt.topic})
+			sent := 0
+			c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+			for ; sent < 20_000; sent++ {
+				if _, err := c.nc.Write(p); err != nil {
+					break
+				}
+			}
+			if sent > 2_000 {
+				t.Errorf("%d %s were read of a client that takes no answer", sent, tt.name)
+			}
+			c.nc.SetReadDeadline(time.Now().Add(time.Second))
+			go io.Copy(io.Discard, c.br) // takes them after all, so it goes on
+			c.nc.SetWriteDeadline(time.Now().Add(time.Second))
+			if _, err := c.nc.Write(p); err != nil {
+				t.Errorf("%s: %v once the answers are taken", tt.name, err)
+			}
+			c.nc.Close()
+			b.wg.Wait()
+		})
+	}
 }

@@ -64,6 +64,7 @@ type conn struct {
 	once   sync.Once
 	pumped chan struct{} // closed when pump has ended
 	wake   chan struct{} // something for pump to do
+	taken  chan struct{} // pump has taken answers to be written
 	slots  chan struct{} // one for each publish that is not done with
 
 	wmu sync.Mutex // one write at a time
@@ -78,19 +79,13 @@ type conn struct {
 	polite  bool // the client said DISCONNECT
 }
 
-// cause is why the broker ends a connection.
-type cause struct {
-	reason string // a constant, counted by
-	code   byte   // for MQTT 5
-	detail error  // for the log
-}
-
 func newConn(b *Broker, nc net.Conn, id string) *conn {
 	c := &conn{
 		Conn: nc, b: b, id: id,
 		br:     bufio.NewReaderSize(nc, 4<<10),
 		pumped: make(chan struct{}),
 		wake:   make(chan struct{}, 1),
+		taken:  make(chan struct{}, 1),
 		slots:  make(chan struct{}, b.window),
 		maxOut: 256 << 20, // what the protocol allows
 		window: usualWindow,
@@ -118,6 +113,13 @@ func (c *conn) step() error {
 	}
 	if c.version == 0 {
 		return c.connect()
+	}
+	for c.owesMuch() {
+		select {
+		case <-c.taken:
+		case <-c.ctx.Done():
+			return io.EOF
+		}
 	}
 	if c.keepAlive > 0 {
 		c.Conn.SetReadDeadline(time.Now().Add(c.keepAlive))
@@ -257,23 +259,6 @@ func (c *conn) refuseReserved(head byte, body []byte, topic string) error {
 	return nil
 }
 
-// leave is DISCONNECT. mochi sees the end of the stream.
-func (c *conn) leave(body []byte) error {
-	pk := packets.Packet{ProtocolVersion: c.version, FixedHeader: packets.FixedHeader{Type: packets.Disconnect, Remaining: len(body)}}
-	if err := pk.DisconnectDecode(slices.Clone(body)); err != nil {
-		return bad("DISCONNECT: " + err.Error())
-	}
-	if pk.Properties.SessionExpiryIntervalFlag {
-		if err := c.session.setExpiry(c, pk.Properties.SessionExpiryInterval); err != nil {
-			return err
-		}
-	}
-	c.mu.Lock()
-	c.polite = pk.ReasonCode != packets.CodeDisconnectWillMessage.Code
-	c.mu.Unlock()
-	return io.EOF
-}
-
 // Write is mochi's: CONNACK is replaced by ours, DISCONNECT to 3.1.1 clients, who
 // do not know it from a server, is dropped.
 func (c *conn) Write(p []byte) (int, error) {
@@ -311,72 +296,15 @@ func (c *conn) write(p []byte) error {
 // gatehouse has its own deadlines for each side.
 func (c *conn) SetDeadline(time.Time) error { return nil }
 
-// Close ends the connection. It may take seconds over TLS: never call it from
-// where others wait.
-func (c *conn) Close() error {
-	var err error
-	c.once.Do(func() {
-		c.cancel()
-		err = c.Conn.Close()
-	})
-	return err
-}
+// maxReady is how many bytes of replies may wait before the client is read no more.
+const maxReady = 64 << 10
 
-func (c *conn) doomed() bool {
+// owesMuch says whether so many answers wait to be written that the client must
+// take some before it may ask for more: they are memory.
+func (c *conn) owesMuch() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.cause != nil
-}
-
-// hangUp has the connection ended, after the acknowledgements that are due. It
-// never blocks. The first cause stands.
-func (c *conn) hangUp(why cause) {
-	c.mu.Lock()
-	first, pumping := c.cause == nil, c.pumping
-	if first {
-		c.cause = &why
-	}
-	c.mu.Unlock()
-	if first && why.reason != "shutdown" {
-		c.complain(why)
-	}
-	if !pumping {
-		go c.Close() // before CONNACK there is nothing to say goodbye to
-	}
-	c.poke()
-}
-
-// maxUnsaid is how many complaints may wait for the log: a client that is refused
-// all it says gives cause for more than anybody reads.
-const maxUnsaid = 16
-
-// complain counts why and leaves the saying to pump, or to exit: the log may
-// block, and whoever calls may be the committer or hold locks.
-func (c *conn) complain(why cause) {
-	c.b.count(why.reason)
-	c.mu.Lock()
-	if len(c.unsaid) < maxUnsaid {
-		c.unsaid = append(c.unsaid, why)
-	}
-	c.mu.Unlock()
-	c.poke()
-}
-
-// say logs what there is to complain about.
-func (c *conn) say() {
-	c.mu.Lock()
-	unsaid := c.unsaid
-	c.unsaid = nil
-	c.mu.Unlock()
-	for _, why := range unsaid {
-		c.b.warn(c.who, why.reason, why.detail)
-	}
-}
-
-// farewell waits until pump has said it, and ends reading.
-func (c *conn) farewell() error {
-	<-c.ctx.Done()
-	return io.EOF
+	return len(c.ready) > maxReady || len(c.pubs) > 2*cap(c.slots)
 }
 
 func (c *conn) poke() {

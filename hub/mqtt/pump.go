@@ -99,6 +99,10 @@ func (c *conn) pump() {
 			} else if c.version == v5 {
 				c.goodbye(&buf, *why)
 			}
+			select {
+			case c.taken <- struct{}{}:
+			default:
+			}
 			c.say()
 			if buf.Len() > 0 && c.write(buf.Bytes()) != nil {
 				return
