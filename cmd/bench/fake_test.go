@@ -248,7 +248,9 @@ func (g *fakeGateway) forward() {
 		g.mu.Lock()
 		g.sent++
 		if g.sent%20 == 0 {
-			must(os.WriteFile(filepath.Join(g.config.Data, "mark"), []byte(strconv.Itoa(g.sent)), 0o644))
+			mark := filepath.Join(g.config.Data, "mark")
+			must(os.WriteFile(mark+".new", []byte(strconv.Itoa(g.sent)), 0o644))
+			must(os.Rename(mark+".new", mark)) // whole, whenever the kill comes
 		}
 		g.mu.Unlock()
 	}

@@ -92,21 +92,26 @@ func TestRunFollowsTheLink(t *testing.T) {
 		d := mustNew(t, Config{}, Deps{Source: src, Online: link})
 		from := time.Now()
 		defer start(t, d)()
-		step := func(wait time.Duration, up bool, want int) {
+		pass := func(wait time.Duration, want int) {
 			t.Helper()
 			time.Sleep(wait)
-			link.set(up)
 			synctest.Wait()
 			if n := len(src.fetches()); n != want {
 				t.Errorf("%v after the start: %d fetches, want %d (%v)", time.Since(from), n, want, since(from, src.fetches()))
 			}
+		}
+		step := func(wait time.Duration, up bool, want int) {
+			t.Helper()
+			time.Sleep(wait)
+			link.set(up)
+			pass(0, want)
 		}
 		step(3*time.Hour, true, 1) // nothing while it is down
 		step(time.Minute, false, 1)
 		step(time.Minute, true, 2) // at once
 		step(time.Second, false, 2)
 		step(time.Second, true, 2) // flaps: within the gap
-		step(refreshGap-2*time.Second, true, 3)
+		pass(refreshGap-2*time.Second, 3)
 		src.setDown(true)
 		step(time.Minute, false, 3)
 		step(time.Minute, true, 4)    // fails, waits
