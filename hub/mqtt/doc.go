@@ -1,7 +1,9 @@
 // Package mqtt is the bridge for downstream devices: an embedded MQTT broker.
 //
-// The idea is a division of labour with mochi-mqtt: mochi decodes packets, keeps
-// connections and matches topics; keeping, acknowledging and delivering are ours.
+// The idea is a division of labour with mochi-mqtt: mochi decodes and encodes
+// packets, resolves topic aliases, runs the loop that reads a connection, and finds
+// the subscribers of a topic; who may come in, keeping, acknowledging and
+// delivering are ours.
 // A publish is handed to the hub, and PUBACK is sent when the hub says that it is
 // in its custody, not before; many may be under way for one client. Only then do
 // other clients get it. A message that is not kept is never acknowledged: the
@@ -23,11 +25,17 @@
 // fanout, one for the broker, gives kept messages to others.
 //
 // Locks are taken in this order: Broker.mu, session.mu, conn.mu. What the hub
-// calls back on its committing goroutine takes conn.mu only, for moments.
+// calls back on its committing goroutine takes conn.mu, and those of the counters
+// and of fanout's list, for moments. It never logs, writes or closes: a full pipe or
+// a stuck client would stop the store for everybody.
 //
 // mochi's own sessions, takeover, retained messages, wills, in-flight messages
 // and fan-out are not used: they lose messages, or mix up two clients who come at
-// once, and they would have to agree with ours at every moment.
+// once, and they would have to agree with ours at every moment. CONNECT and
+// SUBSCRIBE are dealt with in the gatehouse for the same reason: a subscription is
+// part of a session, must be in force when SUBACK is written, and must not be
+// inherited by whoever comes under the same client id. So mochi sees each
+// connection as a client of its own, with a name that nobody ever had.
 //
 // Caveats. Sessions, retained messages and what waits for clients are in memory:
 // they do not survive a restart, while what goes up does. Quality of service 2
