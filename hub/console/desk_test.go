@@ -360,3 +360,21 @@ func TestCommandsThatAreWrong(t *testing.T) {
 	f.want(f.ask(StatusOK, "queue"), "verify", "parked")
 	f.want(f.ask(StatusOK, "queue", "discard", "--help"), "--sender")
 }
+
+// A command ends on a gateway that takes messages all the time, and leaves alone
+// what came in after it had begun.
+func TestEachEnds(t *testing.T) {
+	f := newFixture(t)
+	f.some("d01", 3)
+	n := 0
+	err := each(t.Context(), f.Queue.Queue("up.5"), part{}, func(storage.Seen) error {
+		if n++; n > 1000 {
+			t.Fatal("it goes on and on")
+		}
+		f.some("d01", chunkRecords)
+		return nil
+	})
+	if err != nil || n != 3 {
+		t.Errorf("%d records, %v; want 3", n, err)
+	}
+}

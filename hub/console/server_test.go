@@ -16,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/storage"
 )
 
@@ -51,7 +52,8 @@ func serve(t *testing.T, path string, d *Desk) (stop func()) {
 
 func TestServer(t *testing.T) {
 	f := newFixture(t)
-	f.some("d01", 2000)
+	f.some("d01", 1999)
+	f.publish(hub.Message{From: "d01", Body: bytes.Repeat([]byte("x"), 3*maxFrame)}) // one piece of output, several frames
 	path := filepath.Join(t.TempDir(), "control")
 	if l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"}); err != nil {
 		t.Fatal(err)
@@ -231,6 +233,25 @@ func TestCallCancelled(t *testing.T) {
 		t.Errorf("Call: %v", err)
 	}
 	stop() // would hang with a command that goes on
+}
+
+// Who asks and does not read keeps nobody from stopping.
+func TestServerOfOneWhoDoesNotRead(t *testing.T) {
+	f := newFixture(t)
+	f.publish(hub.Message{From: "d01", Body: make([]byte, 200<<10)})
+	f.some("d01", 20_000)
+	path := filepath.Join(t.TempDir(), "control")
+	stop := serve(t, path, f.Desk)
+	conn, err := net.Dial("unix", path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	fmt.Fprintf(conn, `{"version":1,"args":["queue","dump","up.5"]}`+"\n")
+	if _, err := conn.Read(make([]byte, 1)); err != nil {
+		t.Fatal(err)
+	}
+	stop()
 }
 
 type writerFunc func(p []byte) (int, error)
