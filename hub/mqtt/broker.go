@@ -57,6 +57,7 @@ type Broker struct {
 	topics     *mochi.TopicsIndex
 	retained   retained
 	fan        fanout
+	due        dueWills
 	stats      stats
 	queued     atomic.Int64  // bytes that wait for clients
 	serial     atomic.Uint64 // of connections
@@ -68,7 +69,6 @@ type Broker struct {
 	live     int             // sessions with a connection
 	sessions map[string]*session
 	conns    map[*conn]struct{}
-	wills    []*will        // of sessions that ended before the delay was over, for the janitor
 	wg       sync.WaitGroup // of conns
 }
 

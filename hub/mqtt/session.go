@@ -129,7 +129,7 @@ func (s *session) drop() {
 	}
 	s.subs, s.length = nil, 0
 	if s.will != nil {
-		s.b.wills = append(s.b.wills, s.will)
+		s.b.due.add(s.will)
 		s.will = nil
 	}
 	s.b.stats.dropped.Add(uint64(s.box.clear()))

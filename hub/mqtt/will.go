@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -15,6 +16,29 @@ type will struct {
 	m     hub.Message
 	local *message // for other clients, or nil
 	delay time.Duration
+	until time.Time // when it is given up where the hub has no room; zero: not tried yet
+}
+
+// dueWills are for the janitor to send: of sessions that ended before the delay was
+// over, and those that there was no room for. Its lock is its own, for the committer
+// calls add.
+type dueWills struct {
+	mu   sync.Mutex
+	list []*will
+}
+
+func (d *dueWills) add(w *will) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.list = append(d.list, w)
+}
+
+func (d *dueWills) take() []*will {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	l := d.list
+	d.list = nil
+	return l
 }
 
 // willTimeout is how long a will may wait for room in the hub's window.
@@ -63,10 +87,15 @@ func (b *Broker) sendWill(w *will) {
 	if h == nil {
 		return
 	}
+	if w.until.IsZero() {
+		w.until = time.Now().Add(holdTime)
+	}
 	ctx, cancel := context.WithTimeout(b.context(), willTimeout)
 	h.Publish(ctx, w.m, func(err error) {
 		defer cancel()
 		switch {
+		case lacksRoom(err) && time.Now().Before(w.until):
+			b.due.add(w) // as for a publish that is held
 		case err != nil:
 			go b.warn(string(w.m.From), "will was not kept", err) // the committer calls, and the log may block
 		case w.local != nil:
@@ -106,10 +135,8 @@ func (b *Broker) sweep(now time.Time) {
 			s.drop()
 		}
 	}
-	wills = append(wills, b.wills...)
-	b.wills = nil
 	b.mu.Unlock()
-	for _, w := range wills {
+	for _, w := range append(wills, b.due.take()...) {
 		b.sendWill(w)
 	}
 }

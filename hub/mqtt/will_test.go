@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"testing"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -31,5 +32,33 @@ func TestDelayedWill(t *testing.T) {
 		if pk := sub.want(packets.Publish); pk.TopicName != "later" {
 			t.Errorf("got %s of a session that goes on", pk.TopicName)
 		}
+	}
+}
+
+// A will that comes while the store is full is not lost for that, and not kept
+// for ever.
+func TestWillWaitsForRoom(t *testing.T) {
+	for _, tt := range []struct {
+		full time.Duration
+		want int
+	}{
+		{5 * time.Second, 1},
+		{2 * holdTime, 0},
+	} {
+		bubble(t, Config{}, func(b *Broker, h *fullHub) {
+			c := pipe(t, b, v311)
+			c.send(packets.Connect, func(pk *packets.Packet) {
+				hello(pk)
+				pk.Connect.WillFlag, pk.Connect.WillTopic, pk.Connect.WillPayload = true, "will", []byte("gone")
+			})
+			c.want(packets.Connack)
+			c.nc.Close()
+			time.Sleep(tt.full)
+			h.room(nil)
+			time.Sleep(time.Minute)
+			if got := h.bodies(); len(got) != tt.want {
+				t.Errorf("full for %v: kept %v, want %d", tt.full, got, tt.want)
+			}
+		})
 	}
 }
