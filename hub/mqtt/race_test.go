@@ -173,3 +173,49 @@ func TestIndexFindsAll(t *testing.T) {
 		}
 	}
 }
+
+// A retained message is never older than what was delivered before it.
+func TestRetainedIsNotStale(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	for i := range 2000 {
+		b.retained.set(&message{topic: fmt.Sprint("other/", i), retain: true, body: []byte("x")})
+	}
+	c := ordinary(t, b, v311, "c", "all", nil)
+	stop := make(chan struct{})
+	var spreading sync.WaitGroup
+	spreading.Go(func() {
+		for n := 1; ; n++ {
+			select {
+			case <-stop:
+				return
+			case <-time.After(50 * time.Microsecond):
+				b.spread(&message{topic: "t", retain: true, body: []byte(fmt.Sprint(n))})
+			}
+		}
+	})
+	defer spreading.Wait()
+	defer close(stop)
+	last := 0
+	for range 30 {
+		c.nc.Write(subscribing(t, "#"))
+		for others := 0; others < 2000; {
+			pk, err := c.read()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if pk.FixedHeader.Type != packets.Publish {
+				continue
+			}
+			if pk.TopicName != "t" {
+				others++
+				continue
+			}
+			var n int
+			fmt.Sscan(string(pk.Payload), &n)
+			if n < last {
+				t.Fatalf("%d came after %d", n, last)
+			}
+			last = n
+		}
+	}
+}

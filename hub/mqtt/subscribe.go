@@ -118,17 +118,20 @@ func (s *session) unsubscribe(c *conn, filter string) (code byte) {
 	return 0
 }
 
-// greet queues the retained messages that a new subscription matches.
+// greet queues the retained messages that a new subscription matches. Under mu from
+// the look to the last of them: a newer one that is delivered meanwhile must not be
+// overtaken by the one whose place it took.
 func (s *session) greet(c *conn, f packets.Subscription) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.conn != c {
+		return
+	}
 	for _, m := range s.b.retained.matching(f.Filter) {
 		d := &delivery{m: m, qos: min(f.Qos, m.qos), retain: true, greets: true}
 		if f.Identifier != 0 {
 			d.ids = []int{f.Identifier}
 		}
-		s.mu.Lock()
-		if s.conn == c {
-			s.put(d)
-		}
-		s.mu.Unlock()
+		s.put(d)
 	}
 }
