@@ -27,7 +27,7 @@ type store struct {
 func (c *store) size() int {
 	n := 64 + stampSize + len(c.rec.Sender) + len(c.rec.Body)
 	for _, d := range c.rec.To {
-		n += 32 + len(d.Note)
+		n += 64 + len(d.Note) + len(d.Queue) // it may have to be opened
 	}
 	return n
 }
@@ -61,11 +61,12 @@ func (c *store) apply(db *DB) {
 type settle struct {
 	q       *Queue
 	who     uint32
+	name    int // length of the sender's name
 	outcome Outcome
 	spans   []span
 }
 
-func (c *settle) size() int { return 48 + 20*len(c.spans) + 256 }
+func (c *settle) size() int { return 48 + 20*len(c.spans) + c.name }
 
 func (c *settle) encode(db *DB, g *group) {
 	g.record(kindSettled, func(b []byte) []byte {
@@ -120,7 +121,7 @@ type parkSender struct {
 	sender, reason string
 }
 
-func (c *parkSender) size() int { return 64 + len(c.sender) + len(c.reason) }
+func (c *parkSender) size() int { return 128 + len(c.q.Name()) + len(c.sender) + len(c.reason) }
 
 func (c *parkSender) encode(_ *DB, g *group) {
 	g.open(c.q)
@@ -146,7 +147,7 @@ type unparkSender struct {
 	sender string
 }
 
-func (c *unparkSender) size() int { return 64 + len(c.sender) }
+func (c *unparkSender) size() int { return 128 + len(c.q.Name()) + len(c.sender) }
 
 func (c *unparkSender) encode(_ *DB, g *group) {
 	g.open(c.q)
@@ -176,11 +177,12 @@ func (c *unparkSender) apply(db *DB) {
 type parkRecord struct {
 	q      *Queue
 	who    uint32
+	name   int // length of the sender's name
 	pos    Position
 	reason string
 }
 
-func (c *parkRecord) size() int { return 64 + 256 + len(c.reason) }
+func (c *parkRecord) size() int { return 64 + c.name + len(c.reason) }
 
 func (c *parkRecord) encode(db *DB, g *group) {
 	g.record(kindParked, func(b []byte) []byte {
@@ -212,12 +214,13 @@ func (c *parkRecord) apply(db *DB) {
 
 // unparkRecord lets one record go again.
 type unparkRecord struct {
-	q   *Queue
-	who uint32
-	pos Position
+	q    *Queue
+	who  uint32
+	name int // length of the sender's name
+	pos  Position
 }
 
-func (c *unparkRecord) size() int { return 64 + 256 }
+func (c *unparkRecord) size() int { return 64 + c.name }
 
 func (c *unparkRecord) encode(db *DB, g *group) {
 	g.record(kindUnparked, func(b []byte) []byte {

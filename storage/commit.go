@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"holdfast.dev/holdfast/storage/journal"
@@ -18,6 +19,7 @@ type request struct {
 	again   bool // goes back into the line where a full store has no room for it, as a lazy one does
 	bytes   bool // grows the store: refused when it is full
 	weight  int  // of a lazy one, in positions
+	spans   int  // runs of positions that it ends
 	size    int
 }
 
@@ -30,8 +32,8 @@ const (
 // timerSlack is about what the shortest sleep really takes.
 const timerSlack = 200 * time.Microsecond
 
-// reserve is what an append leaves free in the last segment when no other can be
-// had, so that a full store can still be drained: settlements may use it.
+// reserve is what is left free in a segment while no other stands ready, so that
+// settlements find room until it is known whether there will be one.
 func (db *DB) reserve() int { return db.o.SegmentBytes / 8 }
 
 // Append hands a record over. done is called exactly once, in the order of the
@@ -39,12 +41,13 @@ func (db *DB) reserve() int { return db.o.SegmentBytes / 8 }
 // ErrFull, ErrTooBig, ErrClosed or ErrBroken, and then it is in none. Append
 // blocks only while half a segment is waiting already, until ctx ends.
 func (db *DB) Append(ctx context.Context, r Record, done func(error)) {
-	req := &request{done: done, bytes: true}
+	req := &request{done: done}
 	if len(r.To) > 0 {
-		req.changes = append(req.changes, &store{rec: &r})
+		req.changes, req.bytes = append(req.changes, &store{rec: &r}), true
 	}
 	for _, c := range r.With {
 		req.changes = append(req.changes, setKey{c})
+		req.bytes = req.bytes || c.Value != nil // a full store can still forget
 	}
 	for _, c := range req.changes {
 		req.size += c.size()
@@ -131,10 +134,13 @@ func (db *DB) commitAll() bool {
 	for {
 		more, err := db.commit()
 		if err != nil {
+			db.putBack(db.aside)
 			db.stop(err)
 			return false
 		}
 		if !more {
+			db.putBack(db.aside) // now, or the line would never come to its end
+			db.aside = nil
 			return true
 		}
 	}
@@ -257,10 +263,9 @@ func (db *DB) write(batch []*request) (kept int, err error) {
 		}
 		db.apply(batch, verdict, loc, g)
 	}
-	var later []*request
 	for i, r := range batch {
 		if verdict[i] == errLater {
-			later = append(later, r)
+			db.aside = append(db.aside, r)
 			continue
 		}
 		r.finish(verdict[i])
@@ -268,7 +273,6 @@ func (db *DB) write(batch []*request) (kept int, err error) {
 			kept++
 		}
 	}
-	db.putBack(later) // not more: it waits its time
 	return kept, nil
 }
 
@@ -276,58 +280,129 @@ func (db *DB) write(batch []*request) (kept int, err error) {
 // where it does not. When none is to be had, appends are refused, and others too
 // if even the reserve is used up: their callers lose nothing but time.
 func (db *DB) makeRoom(batch []*request, verdict []error) error {
-	size, quota := 0, 0
-	for i, r := range batch {
-		for _, c := range r.changes {
-			if s, ok := c.(setKey); ok && s.Value != nil {
-				quota += len(s.Key) + len(s.Value)
-			}
-		}
-		if r.bytes && quota > 0 && db.mapBytes+quota > db.mapQuota() {
-			verdict[i] = fmt.Errorf("change maps: %w: at most %d bytes of keys and values", ErrFull, db.mapQuota())
-			quota = 0
-			continue
-		}
-		size += r.size
+	if slices.ContainsFunc(db.aside, func(r *request) bool { return r.again }) {
+		db.queueUp(batch, verdict)
 	}
-	size += slack
-	// The reserve may be begun while a fresh segment stands ready.
+	db.checkQuota(batch, verdict)
 	db.full.Store(false)
-	if db.j.Fits(size, db.reserve()) || db.j.Fits(size, 0) && db.j.Ready() {
+	if db.fits(batch, verdict) {
 		return nil
 	}
+	if !db.j.Spacious() && slices.ContainsFunc(batch, func(r *request) bool { return r.bytes }) {
+		// What is left is for settlements.
+		db.full.Store(true)
+		db.refuse(batch, verdict, func(r *request) bool { return r.bytes })
+		if db.fits(batch, verdict) {
+			return nil
+		}
+	}
 	err := db.rotate()
-	if err == nil || !errors.Is(err, journal.ErrNoSpace) {
+	if err == nil && !db.fits(batch, verdict) { // the picture left too little
+		err = db.j.Rotate()
+	}
+	if err != nil && !errors.Is(err, journal.ErrNoSpace) {
 		return err
 	}
-	db.full.Store(true)
-	db.refuse(batch, verdict, err)
+	if err != nil || !db.fits(batch, verdict) {
+		db.full.Store(true)
+		db.refuse(batch, verdict, func(*request) bool { return true })
+	}
 	return nil
 }
 
-// slack is room in a frame for the names of queues that are opened on the way.
-const slack = 4096
+// queueUp keeps parkings and unparkings in order: none overtakes one that waits.
+func (db *DB) queueUp(batch []*request, verdict []error) {
+	for i, r := range batch {
+		if r.again && verdict[i] == nil {
+			verdict[i] = errLater
+		}
+	}
+}
 
-// refuse decides what of a batch a full store still takes: appends only outside
-// the reserve, settlements in it. A settlement that nobody waits for goes back
-// into the line; a repeat is all that a crash would cost meanwhile.
-func (db *DB) refuse(batch []*request, verdict []error, cause error) {
-	used := slack
+// checkQuota refuses what the maps have no room for.
+func (db *DB) checkQuota(batch []*request, verdict []error) {
+	held := db.mapBytes
 	for i, r := range batch {
 		if verdict[i] != nil {
 			continue
 		}
-		reserve := 0
-		if r.bytes {
-			reserve = db.reserve()
+		grows := db.growth(r)
+		if grows > 0 && held+grows > db.mapQuota() {
+			verdict[i] = fmt.Errorf("change maps: %w: at most %d bytes of keys and values", ErrFull, db.mapQuota())
+			continue
+		}
+		held += grows
+	}
+}
+
+// fits says whether all that is not refused may go into the present segment.
+func (db *DB) fits(batch []*request, verdict []error) bool {
+	size, spare := slack, 0
+	for i, r := range batch {
+		if verdict[i] == nil {
+			size += r.size
+			spare = max(spare, db.spared(r))
+		}
+	}
+	return db.j.Fits(size, spare)
+}
+
+// spared is what a request must leave of the present segment. While a fresh one
+// stands ready that is nothing. Of the last there is, appends get none, and what
+// is neither append nor end of a record only half: with each of them a page goes,
+// and the rest must do for a drain.
+func (db *DB) spared(r *request) int {
+	switch {
+	case db.j.Ready():
+		return 0
+	case !db.j.Last():
+		return db.reserve()
+	case r.bytes:
+		return db.o.SegmentBytes
+	case r.spans == 0:
+		return db.o.SegmentBytes / 2
+	}
+	return 0
+}
+
+// growth is what a request adds to the maps at most: what it removes is not told off.
+func (db *DB) growth(r *request) (n int) {
+	for _, c := range r.changes {
+		s, ok := c.(setKey)
+		if !ok || s.Value == nil {
+			continue
+		}
+		if old, ok := db.maps[s.Map][s.Key]; ok { // only the committer changes maps
+			n += max(0, len(s.Value)-len(old))
+		} else {
+			n += len(s.Key) + len(s.Value)
+		}
+	}
+	return n
+}
+
+// slack is room in a frame for what belongs to none of its records.
+const slack = 4096
+
+// refuse decides what of a batch a full store still takes, of those that are which
+// is true for: what fits, each in its share. A settlement that nobody waits for, and
+// what must become true, goes back into the line; a repeat is all that a crash
+// would cost meanwhile.
+func (db *DB) refuse(batch []*request, verdict []error, which func(*request) bool) {
+	used, waits := slack, false // waits: a parking does, and none may overtake it
+	for i, r := range batch {
+		if verdict[i] != nil || !which(r) {
+			continue
 		}
 		switch {
-		case db.j.Fits(used+r.size, reserve):
+		case r.again && waits:
+			verdict[i] = errLater
+		case db.j.Fits(used+r.size, db.spared(r)):
 			used += r.size
 		case r.lazy || r.again:
-			verdict[i] = errLater
+			verdict[i], waits = errLater, waits || r.again
 		default:
-			verdict[i] = fmt.Errorf("%w: %w", ErrFull, cause)
+			verdict[i] = fmt.Errorf("%w: %w", ErrFull, journal.ErrNoSpace)
 			db.unsettle(r)
 		}
 	}

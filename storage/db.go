@@ -33,6 +33,7 @@ type DB struct {
 	body, scratch []byte
 	usual         time.Duration // what a commit takes
 	lastGroup     int           // appends in the last one
+	aside         []*request    // found no room and wait for the next round
 	pictured      []uint32      // segments that begin with a whole picture
 
 	room  *semaphore.Weighted // bytes that may wait
@@ -248,14 +249,21 @@ func (db *DB) Err() error {
 	return db.lineErr
 }
 
-// stop refuses everything from now on.
+// stop refuses everything from now on: first, in order, those who wait, and then
+// whoever comes.
 func (db *DB) stop(err error) {
-	db.lineMu.Lock()
-	line := db.line
-	db.line, db.lineErr = nil, err
-	db.lineMu.Unlock()
-	for _, r := range line {
-		r.finish(err)
+	for {
+		db.lineMu.Lock()
+		line := db.line
+		if db.line = nil; len(line) == 0 {
+			db.lineErr = err
+			db.lineMu.Unlock()
+			return
+		}
+		db.lineMu.Unlock()
+		for _, r := range line {
+			r.finish(err)
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 
 	"holdfast.dev/holdfast/storage/journal"
 )
@@ -68,7 +69,11 @@ func (e *entry) set(s state)   { e.who = e.who&whoMask | uint32(s)<<28 }
 func (e entry) settled() bool  { return e.length == 0 }
 
 // Name is the queue's name.
-func (q *Queue) Name() string { return q.name }
+func (q *Queue) Name() string {
+	q.db.mu.Lock() // damage may have taken it, and then it is named again
+	defer q.db.mu.Unlock()
+	return q.name
+}
 
 // Changed gives a channel that is closed at the next append, unparking or
 // opening. Take it before Read, or a change is missed.
@@ -192,13 +197,56 @@ func (q *Queue) Settle(positions []Position, o Outcome, done func(error)) {
 		}
 		by[e.sender()] = append(by[e.sender()], p)
 	}
-	q.db.mu.Unlock()
-	var changes []change
+	var reqs []*request
+	most := min(spansAtOnce, q.db.o.SegmentBytes/128)
 	for who, ps := range by {
-		changes = append(changes, &settle{q: q, who: who, outcome: o, spans: spansOf(ps)})
+		for spans := spansOf(ps); len(spans) > 0; {
+			n := min(len(spans), most)
+			c := &settle{q: q, who: who, name: len(q.db.names[who]), outcome: o, spans: spans[:n]}
+			if r := len(reqs) - 1; r >= 0 && reqs[r].spans+n <= most {
+				reqs[r].changes, reqs[r].spans = append(reqs[r].changes, c), reqs[r].spans+n
+			} else {
+				reqs = append(reqs, &request{changes: []change{c}, spans: n, lazy: done == nil})
+			}
+			spans = spans[n:]
+		}
 	}
-	if len(changes) > 0 || done != nil {
-		q.db.submit(&request{changes: changes, done: done, lazy: done == nil, weight: len(positions)})
+	q.db.mu.Unlock()
+	if len(reqs) == 0 && done != nil {
+		reqs = []*request{{again: true}}
+	}
+	if len(reqs) > 0 {
+		reqs[0].weight = len(positions)
+	}
+	all := together(done, len(reqs))
+	for _, r := range reqs {
+		r.done = all
+		q.db.submit(r)
+	}
+}
+
+// spansAtOnce is how many runs of positions one request may end: a frame must hold
+// it, however many positions somebody ends at once.
+const spansAtOnce = 4096
+
+// together calls done once for n requests, with the first error.
+func together(done func(error), n int) func(error) {
+	if done == nil || n == 1 {
+		return done
+	}
+	var mu sync.Mutex
+	var first error
+	return func(err error) {
+		mu.Lock()
+		if first == nil {
+			first = err
+		}
+		n--
+		last := n == 0
+		mu.Unlock()
+		if last {
+			done(first)
+		}
 	}
 }
 
@@ -218,15 +266,15 @@ func spansOf(ps []Position) []span {
 
 // Park keeps all records of a sender, present and future, from being read, until
 // Unpark. It is remembered across restarts with its reason. done, which may be
-// nil, runs when it is true.
+// nil, runs when it is true; in a full store that may be after the next drain.
 func (q *Queue) Park(sender, reason string, done func(error)) {
-	q.db.submit(&request{changes: []change{&parkSender{q: q, sender: sender, reason: reason}}, done: done})
+	q.db.submit(&request{changes: []change{&parkSender{q: q, sender: sender, reason: reason}}, done: done, again: true})
 }
 
 // Unpark lets a parked sender's records be read again. Read from the checkpoint
 // to see the old ones, once done has run; it may be nil.
 func (q *Queue) Unpark(sender string, done func(error)) {
-	q.db.submit(&request{changes: []change{&unparkSender{q: q, sender: sender}}, done: done})
+	q.db.submit(&request{changes: []change{&unparkSender{q: q, sender: sender}}, done: done, again: true})
 }
 
 // ParkRecord keeps one record from being read, until UnparkRecords or Settle.
@@ -239,8 +287,9 @@ func (q *Queue) ParkRecord(p Position, reason string) {
 	}
 	e.set(parking)
 	who := e.sender()
+	name := len(q.db.names[who])
 	q.db.mu.Unlock()
-	q.db.submit(&request{changes: []change{&parkRecord{q: q, who: who, pos: p, reason: reason}}, again: true})
+	q.db.submit(&request{changes: []change{&parkRecord{q: q, who: who, name: name, pos: p, reason: reason}}, again: true})
 }
 
 // UnparkRecord lets a record that was parked by itself be read again. Read from
@@ -253,8 +302,9 @@ func (q *Queue) UnparkRecord(p Position) {
 		return
 	}
 	who := e.sender()
+	name := len(q.db.names[who])
 	q.db.mu.Unlock()
-	q.db.submit(&request{changes: []change{&unparkRecord{q: q, who: who, pos: p}}, again: true})
+	q.db.submit(&request{changes: []change{&unparkRecord{q: q, who: who, name: name, pos: p}}, again: true})
 }
 
 // ParkedRecord is one record that is parked by itself.

@@ -36,6 +36,7 @@ type spare struct {
 	have   bool
 	making chan struct{} // closed when the maker has ended; nil if there is none
 	err    error         // of the last maker
+	short  bool          // it found no space
 	again  time.Time     // when a maker that failed may be followed by another
 	quit   chan struct{}
 }
@@ -44,6 +45,29 @@ func (s *spare) ready() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.have
+}
+
+// Last says whether the present segment is the last that can be had, by the quota
+// or, as far as is known, by the disk.
+func (j *Journal) Last() bool {
+	j.spare.mu.Lock()
+	have, short := j.spare.have, j.spare.short
+	j.spare.mu.Unlock()
+	_, n := j.taken()
+	return !have && (short || n+int64(j.o.SegmentBytes) > j.o.MaxBytes)
+}
+
+// Spacious says whether there is room for one more segment beside the spare, so
+// that the spare may be filled with something that is meant to stay.
+func (j *Journal) Spacious() bool {
+	if _, n := j.taken(); n+2*int64(j.o.SegmentBytes) > j.o.MaxBytes {
+		return false
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(j.dir, &st); err != nil {
+		return true // nobody knows; the next spare will tell
+	}
+	return st.Bavail*uint64(st.Bsize) > uint64(j.o.SegmentBytes)
 }
 
 // prepare starts to make a spare if there is none and the quota allows it.
@@ -72,7 +96,7 @@ func (s *spare) start(j *Journal) {
 		err := makeSegment(j.o.Disk, j.dir, j.o.SegmentBytes, quit)
 		s.mu.Lock()
 		s.have, s.making, s.err = err == nil, nil, err
-		if err != nil {
+		if s.short = errors.Is(err, ErrNoSpace); err != nil {
 			s.again = time.Now().Add(pause)
 		}
 		s.mu.Unlock()
@@ -115,7 +139,7 @@ func (s *spare) recycle(j *Journal, name string, size int) error {
 	if err := j.o.Disk.Rename(name, filepath.Join(j.dir, spareName)); err != nil {
 		return fmt.Errorf("recycle segment: %w", err)
 	}
-	s.have = true
+	s.have, s.short = true, false
 	return j.o.Disk.SyncDir(j.dir)
 }
 
