@@ -27,6 +27,7 @@ type attempt struct {
 	p      *publication
 	m      hub.Message
 	others *message // for other clients, or nil
+	held   bool     // was refused for want of room once
 }
 
 // hold is what the hub has no room for; the connection's mu guards it.
@@ -94,6 +95,10 @@ func (c *conn) landed(a attempt, err error) bool {
 	c.held.flying--
 	if !lacksRoom(err) || c.ctx.Err() != nil {
 		return false
+	}
+	if !a.held {
+		a.held = true
+		c.b.stats.held.Add(1)
 	}
 	c.held.failed = append(c.held.failed, a)
 	c.held.err = err

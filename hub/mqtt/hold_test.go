@@ -125,6 +125,9 @@ func TestHoldUntilThereIsRoom(t *testing.T) {
 				t.Errorf("version %d: a later message took %v", v, d)
 			}
 			h.room(hub.ErrFull)
+			if n := metric(b, "mqtt_held_total"); n == 0 || n > 8 {
+				t.Errorf("%v messages are said to have been held, want 1 to 8", n)
+			}
 			c.publish("t", 1, 10, "10")
 			c.quiet(5 * time.Second)
 			h.room(nil)

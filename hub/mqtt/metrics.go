@@ -12,6 +12,7 @@ import (
 type stats struct {
 	publishes   atomic.Uint64 // PUBLISH taken in, kept or not
 	acked       atomic.Uint64 // PUBACK sent with success
+	held        atomic.Uint64 // PUBLISH that had to wait for room in the store
 	delivered   atomic.Uint64 // to subscribers: written at QoS 0, acknowledged at QoS 1
 	dropped     atomic.Uint64 // deliveries of QoS 1 that were evicted or ended with their session
 	droppedQoS0 atomic.Uint64 // deliveries of QoS 0 that nobody could take
@@ -95,6 +96,7 @@ func (b *Broker) Metrics(emit func(name string, value float64, labels ...string)
 	}{
 		{"mqtt_publishes_total", &b.stats.publishes},
 		{"mqtt_acked_total", &b.stats.acked},
+		{"mqtt_held_total", &b.stats.held},
 		{"mqtt_delivered_total", &b.stats.delivered},
 		{"mqtt_dropped_total", &b.stats.dropped},
 		{"mqtt_dropped_qos0_total", &b.stats.droppedQoS0},

@@ -130,7 +130,7 @@ func (c *conn) keep(p *publication, m hub.Message, others *message) {
 		c.refuse(p, cause{"too large", codeSpecific, fmt.Errorf("message has %d bytes, at most %d are allowed", n, wire.MaxMessage)})
 		return
 	}
-	c.hand(attempt{p, m, others})
+	c.hand(attempt{p: p, m: m, others: others})
 }
 
 // notKept is for a message that the hub did not take into its custody and need not

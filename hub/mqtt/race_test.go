@@ -138,26 +138,40 @@ func TestNothingIsLostAtTakeover(t *testing.T) {
 	}
 }
 
+func randomTopic(filter bool) string {
+	words := []string{"a", "b", "", "$c"}
+	n := 1 + rand.IntN(5)
+	levels := make([]string, n)
+	for i := range levels {
+		levels[i] = words[rand.IntN(len(words))]
+		if filter && rand.IntN(3) == 0 {
+			levels[i] = "+"
+		}
+		if filter && i == n-1 && rand.IntN(3) == 0 {
+			levels[i] = "#"
+		}
+	}
+	return strings.Join(levels, "/")
+}
+
+// Nobody gets by a filter within what is allowed a message that is not.
+func TestCoversIsSafe(t *testing.T) {
+	for range 300_000 {
+		allowed, asked, topic := randomTopic(true), randomTopic(true), randomTopic(false)
+		if allowed == "" || asked == "" || topic == "" {
+			continue
+		}
+		if covers(allowed, asked) && matches(asked, topic) && !matches(allowed, topic) {
+			t.Fatalf("%q is allowed, covers %q, and lets %q through", allowed, asked, topic)
+		}
+	}
+}
+
 // mochi's index finds whoever the filters themselves say; it is asked first.
 func TestIndexFindsAll(t *testing.T) {
 	b, _, _ := start(t, Config{Listen: "off"})
-	words := []string{"a", "b", "", "c"}
-	random := func(filter bool) string {
-		n := 1 + rand.IntN(5)
-		levels := make([]string, n)
-		for i := range levels {
-			levels[i] = words[rand.IntN(len(words))]
-			if filter && rand.IntN(3) == 0 {
-				levels[i] = "+"
-			}
-			if filter && i == n-1 && rand.IntN(3) == 0 {
-				levels[i] = "#"
-			}
-		}
-		return strings.Join(levels, "/")
-	}
 	for range 20000 {
-		f, topic := random(true), random(false)
+		f, topic := randomTopic(true), randomTopic(false)
 		if topic == "" || f == "" {
 			continue
 		}

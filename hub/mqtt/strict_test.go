@@ -136,3 +136,15 @@ func TestTopics(t *testing.T) {
 		}
 	}
 }
+
+// U+FFFD is a character like others, though Go's decoder gives it for what is none.
+func TestPlain(t *testing.T) {
+	for s, want := range map[string]bool{
+		"": true, "plant/ä/\u20ac": true, "a\ufffdb": true,
+		"a\xffb": false, "a\nb": false, "a\x7f": false, "a\u0085": false,
+	} {
+		if got := plain(s); got != want {
+			t.Errorf("plain(%q) = %v, want %v", s, got, want)
+		}
+	}
+}

@@ -57,11 +57,11 @@ func checkWords(what, s string) error {
 // and 5, section 1.5) let a server refuse.
 func plain(s string) bool {
 	for _, r := range s {
-		if r < ' ' || 0x7f <= r && r <= 0x9f || r == utf8.RuneError {
+		if r < ' ' || 0x7f <= r && r <= 0x9f {
 			return false
 		}
 	}
-	return true
+	return utf8.ValidString(s)
 }
 
 // matches says whether a message on topic is for filter.
