@@ -65,18 +65,26 @@ func (c *Core) Publish(ctx context.Context, m Message, done func(error)) {
 	err := admit(&m)
 	if err == nil {
 		for _, d := range c.route(&m) {
+			if d.Refuse != nil {
+				err = fmt.Errorf("%w: %w", ErrBad, d.Refuse)
+			}
 			r.To = append(r.To, storage.Dest{Queue: Lane(d.Queue, d.Priority), TTL: d.TTL, Note: d.Note})
 		}
-		if len(r.To) > 0 {
-			r.Body = encode(&m)
-		} else {
-			c.db.Unrouted(r.Sender)
-		}
-	} else {
+	}
+	switch {
+	case err != nil:
 		r = storage.Record{} // through the store all the same: done must not overtake
+	case len(r.To) > 0:
+		r.Body = encode(&m)
+	default:
+		c.db.Unrouted(r.Sender)
 	}
 	c.db.Append(ctx, r, func(kept error) { done(cause(ctx, err, kept)) })
 }
+
+// maxNames bounds topic and properties together: with the largest body they fit a
+// record (storage.MaxRecord).
+const maxNames = 128 << 10
 
 // admit says what can be said of a message without asking anybody.
 func admit(m *Message) error {
@@ -86,8 +94,8 @@ func admit(m *Message) error {
 	if n := m.Size(); n > wire.MaxMessage {
 		return fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrBad, n, wire.MaxMessage)
 	}
-	if len(m.Topic)+len(m.Props) > 128<<10 {
-		return fmt.Errorf("%w: topic and properties are over 128 KiB", ErrBad)
+	if len(m.Topic)+len(m.Props) > maxNames {
+		return fmt.Errorf("%w: topic and properties are over %d bytes", ErrBad, maxNames)
 	}
 	return nil
 }

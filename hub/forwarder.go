@@ -38,7 +38,8 @@ type Forwarder struct {
 	From      []*storage.Queue // lanes, the most urgent first
 	To        Publisher        // may be a Link: then nothing is sent while it is down
 	Window    Window
-	ParkRetry time.Duration // when a refused sender is tried again: 10 min if zero
+	ParkRetry time.Duration  // when a refused sender is tried again: 10 min if zero
+	Refused   func(Identity) // told of each sender that is parked; may be nil, must not block
 	Clock     storage.Clock
 	Log       *slog.Logger
 
@@ -203,6 +204,9 @@ func (f *Forwarder) park(fl *flow, err error) {
 	f.Log.Warn("sender is refused and parked", "sender", fl.sender, "queue", fl.lane.q.Name(), "error", err, "retry", f.ParkRetry)
 	fl.parked, fl.retry = true, time.Now().Add(f.ParkRetry+jitter(f.ParkRetry/10))
 	fl.lane.q.Park(fl.sender, err.Error(), nil)
+	if f.Refused != nil {
+		f.Refused(Identity(fl.sender))
+	}
 }
 
 // move sends what may be sent and says how long to wait for more: zero if there

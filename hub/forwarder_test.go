@@ -79,8 +79,11 @@ func testCore(t *testing.T, ttl time.Duration) (*Core, *storage.DB) {
 		}
 	})
 	up := func(m *Message) []Dest {
-		if m.Topic == "nowhere" {
+		switch m.Topic {
+		case "nowhere":
 			return nil
+		case "never":
+			return []Dest{{Queue: "other"}, {Queue: "up", Priority: 5, Refuse: errors.New("it is too strange")}}
 		}
 		return []Dest{{Queue: "up", Priority: 5, TTL: ttl}}
 	}
@@ -253,7 +256,9 @@ func TestForwarderParksARefusedSenderAndHoldsUpNobody(t *testing.T) {
 	}
 	to.hold = func(m Message) bool { return m.From == "stuck" }
 	q := db.Queue("up.5")
-	stop := forward(t, &Forwarder{From: []*storage.Queue{q}, To: to, Window: Window{PerSender: 4}, ParkRetry: time.Hour})
+	told := make(chan Identity, 10)
+	stop := forward(t, &Forwarder{From: []*storage.Queue{q}, To: to, Window: Window{PerSender: 4}, ParkRetry: time.Hour,
+		Refused: func(id Identity) { told <- id }})
 	for _, id := range []Identity{"bad", "stuck", "good"} {
 		publish(t, core, id, 0, 100)
 	}
@@ -261,6 +266,9 @@ func TestForwarderParksARefusedSenderAndHoldsUpNobody(t *testing.T) {
 	eventually(t, "bad is parked", func() bool { return q.Stats().Parked == 100 })
 	if why := q.Parked()["bad"]; !strings.Contains(why, "disabled") {
 		t.Errorf("parked because of %q", why)
+	}
+	if id := <-told; id != "bad" || len(told) > 0 {
+		t.Errorf("told of %s, and %d more", id, len(told))
 	}
 	stop()
 	to.mu.Lock()
@@ -389,10 +397,12 @@ func TestCoreAnswersInOrderAndCountsTheUnrouted(t *testing.T) {
 	var mu sync.Mutex
 	var order []int
 	var wg sync.WaitGroup
-	for i := range 30 {
+	for i := range 40 {
 		m := Message{From: "a", Body: []byte("x")}
 		var want error
-		switch i % 3 {
+		switch i % 4 {
+		case 3:
+			m.Topic, want = "never", ErrBad
 		case 1:
 			m.Body, want = make([]byte, 300<<10), ErrBad
 		case 2:

@@ -36,7 +36,6 @@ package hub
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"holdfast.dev/holdfast/hub/wire"
@@ -210,6 +209,7 @@ type Dest struct {
 	Priority int           // 0 (first) to 9; each has a queue of its own, a lane
 	TTL      time.Duration // 0: for ever
 	Note     []byte        // of this copy alone
+	Refuse   error         // why this destination can never take the message: it is refused (ErrBad), for all
 }
 
 // Router says where a message is kept; no Dest at all means nowhere. It is a pure
@@ -219,13 +219,4 @@ type Router func(m *Message) []Dest
 // Lane is the name of the storage queue of one destination and priority.
 func Lane(queue string, priority int) string {
 	return queue + "." + string(rune('0'+priority))
-}
-
-// SplitLane is the reverse of Lane.
-func SplitLane(name string) (queue string, priority int, ok bool) {
-	i := strings.LastIndexByte(name, '.')
-	if i < 0 || i != len(name)-2 || name[i+1] < '0' || name[i+1] > '9' {
-		return "", 0, false
-	}
-	return name[:i], int(name[i+1] - '0'), true
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"path/filepath"
 
 	"holdfast.dev/holdfast/hub"
@@ -104,8 +103,19 @@ func (g *gateway) openHub() error {
 	if err != nil {
 		return err
 	}
-	g.core = hub.NewCore(g.queue, g.clock, telemetry(g.cfg.IoTHub), forward)
+	g.core = hub.NewCore(g.queue, g.clock, fitting(telemetry(g.cfg.IoTHub)), fitting(forward))
 	return nil
+}
+
+// fitting refuses what the cloud could never take, while the device still has it.
+func fitting(r hub.Router) hub.Router {
+	return func(m *hub.Message) []hub.Dest {
+		to := r(m)
+		if len(to) > 0 {
+			to[0].Refuse = iothub.Fits(m)
+		}
+		return to
+	}
 }
 
 // telemetry routes what IoT Hub devices and modules send. Ordinary clients'
@@ -128,7 +138,28 @@ func (g *gateway) forwarder() *hub.Forwarder {
 	c := g.cfg.IoTHub
 	return &hub.Forwarder{
 		From: g.lanes(), To: g.cloud, Clock: g.clock, Log: g.log.With("service", "forwarder"), ParkRetry: c.ParkRetry.Or(0),
-		Window: hub.Window{Messages: c.WindowTotal, Bytes: c.WindowBytes, PerSender: c.Window},
+		Window:  hub.Window{Messages: c.WindowTotal, Bytes: c.WindowBytes, PerSender: c.Window},
+		Refused: func(hub.Identity) { g.people.Doubt() },
+	}
+}
+
+// parole gives those whom the cloud had refused another trial when its list of
+// devices changes and has them in it.
+func (g *gateway) parole(ctx context.Context) error {
+	for changed := g.people.Changed(); ; {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+		changed = g.people.Changed()
+		for _, q := range g.lanes() {
+			for sender := range q.Parked() {
+				if g.people.Known(hub.Identity(sender)) {
+					q.Unpark(sender, nil)
+				}
+			}
+		}
 	}
 }
 
@@ -139,46 +170,4 @@ func (g *gateway) lanes() []*storage.Queue {
 		lanes = append(lanes, g.queue.Queue(hub.Lane(toCloud, p)))
 	}
 	return lanes
-}
-
-// health is the chain that the page and every other place report: the first that
-// is not well is the reason.
-func (g *gateway) health() hub.Health {
-	chain := hub.Health{
-		{Name: "store", Hint: "look at the disk; the gateway opens the store anew when it starts", Test: func() error {
-			return errors.Join(g.state.Err(), g.queue.Err())
-		}},
-		{Name: "room", Hint: "bring the uplink back, or raise [store] max_bytes", Test: func() error {
-			if g.queue.Full() {
-				s := g.queue.Stats()
-				return fmt.Errorf("the queue is full: %d of %d bytes; devices are told to wait", s.Disk, s.MaxBytes)
-			}
-			return nil
-		}},
-	}
-	if g.cloud == nil {
-		return chain
-	}
-	return append(chain,
-		hub.Check{Name: "people", Hint: "the gateway needs one sync with the hub's scope; check [iothub] connection and the uplink", Test: func() error {
-			if s := g.people.Status(); !s.Complete {
-				return errors.New("the hub's list of devices was never fetched")
-			}
-			return nil
-		}},
-		hub.Check{Name: "cloud", Hint: "check the uplink; messages are kept and go up in order when it is back", Test: func() error {
-			if s := g.cloud.State(); !s.Up {
-				return fmt.Errorf("no connection to %s: %s", g.cloud.Host(), s.LastError)
-			}
-			return nil
-		}},
-		hub.Check{Name: "parked", Hint: "the hub refuses these devices: check that they are enabled and children of this gateway; holdfast queue parked list shows all", Test: func() error {
-			for _, q := range g.lanes() {
-				for sender, why := range q.Parked() {
-					return fmt.Errorf("messages of %s are parked: %s", sender, why)
-				}
-			}
-			return nil
-		}},
-	)
 }

@@ -89,6 +89,7 @@ func (g *gateway) services() []Service {
 		list = append(list,
 			Service{Name: "cloud", Run: func(ctx context.Context) error { return g.cloud.Run(ctx, g.core) }, Grace: 10 * time.Second},
 			Service{Name: "forwarder", Run: g.forwarder().Run},
+			Service{Name: "parole", Run: g.parole},
 		)
 	}
 	return append(list,

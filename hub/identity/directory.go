@@ -66,6 +66,8 @@ type Directory struct {
 	lastGood time.Time // of this process, for the gap between refreshes
 	lastErr  error
 	changed  chan struct{}
+
+	doubted chan struct{} // the scope may be out of date
 }
 
 // learned is an entry of the scope and when it was learned singly, counted in
@@ -106,7 +108,7 @@ func New(c Config, d Deps) (*Directory, error) {
 	return &Directory{
 		hosts: d.Hosts, source: d.Source, safe: safe, clock: d.Clock, log: d.Log, online: d.Online,
 		fixed: fixed, accounts: accounts, asked: newAsked(),
-		scope: scope, synced: synced, complete: complete, changed: make(chan struct{}),
+		scope: scope, synced: synced, complete: complete, changed: make(chan struct{}), doubted: make(chan struct{}, 1),
 	}, nil
 }
 

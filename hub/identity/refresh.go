@@ -13,6 +13,7 @@ import (
 const (
 	refreshEvery   = time.Hour        // edgeHub's rate too
 	refreshGap     = 10 * time.Second // at least, after a good one: a link may flap
+	doubtGap       = 30 * time.Second // likewise, when there is reason to doubt it
 	refreshTimeout = 2 * time.Minute  // of one fetch, all its pages
 	backOffFirst   = 5 * time.Second
 	backOffLast    = time.Minute
@@ -46,6 +47,10 @@ func (d *Directory) Run(ctx context.Context) error {
 			case <-timer.C:
 			case <-changed:
 				wasUp = false // even if it is up again: it was away
+			case <-d.doubted:
+				if soon := d.lastFetch().Add(doubtGap); soon.Before(due) {
+					due = soon
+				}
 			case <-ctx.Done():
 			}
 			timer.Stop()
@@ -65,6 +70,22 @@ func (d *Directory) Run(ctx context.Context) error {
 	return nil
 }
 
+// Doubt says that the scope may be out of date, because the cloud has refused
+// somebody who is in it. It is fetched within half a minute. Doubt does not block.
+func (d *Directory) Doubt() {
+	select {
+	case d.doubted <- struct{}{}:
+	default:
+	}
+}
+
+// lastFetch is when the scope was last fetched by this process.
+func (d *Directory) lastFetch() time.Time {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.lastGood
+}
+
 // longer is the next wait after one of t: anywhere from the first to three times t.
 func longer(t time.Duration) time.Duration {
 	return backOffFirst + rand.N(min(3*t, backOffLast)-backOffFirst)
@@ -72,12 +93,11 @@ func longer(t time.Duration) time.Duration {
 
 // soonest is when a refresh may be made because the link came up.
 func (d *Directory) soonest() time.Time {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if d.lastGood.IsZero() {
+	last := d.lastFetch()
+	if last.IsZero() {
 		return time.Now()
 	}
-	return d.lastGood.Add(refreshGap)
+	return last.Add(refreshGap)
 }
 
 func (d *Directory) up() bool { return d.online == nil || d.online.Up() }

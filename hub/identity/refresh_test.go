@@ -125,6 +125,28 @@ func TestRunFollowsTheLink(t *testing.T) {
 	})
 }
 
+func TestRunFollowsDoubt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src := newSource(entry("d1", keyA), entry("d2", keyA))
+		d := mustNew(t, Config{}, Deps{Source: src, Online: newLink(true)})
+		defer start(t, d)()
+		time.Sleep(10 * time.Second)
+		src.drop("d2") // removed in the cloud, which refuses it from now on
+		for range 5 {
+			d.Doubt()
+		}
+		time.Sleep(doubtGap - 11*time.Second)
+		if !d.Known("d2") {
+			t.Error("fetched within the gap")
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if n := len(src.fetches()); d.Known("d2") || n != 2 {
+			t.Errorf("d2 is known: %v, after %d fetches, want 2", d.Known("d2"), n)
+		}
+	})
+}
+
 func TestRunGivesUpWithTheLink(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		src, link, out := newSource(entry("d1", keyA)), newLink(true), &listener{}
