@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -103,7 +104,12 @@ func (p *Program) openDesk(cfg Config, command string) (*console.Desk, func() er
 		return nil, nil, err
 	}
 	db, err := storage.Open(dir, o)
-	if err != nil {
+	switch {
+	case errors.Is(err, syscall.EROFS):
+		return nil, nil, withHint(err, "to open a store is to write to it: mount the card writable, or copy the folder and give the copy with --data")
+	case errors.Is(err, fs.ErrPermission):
+		return nil, nil, withHint(err, "give the command as the user that the gateway runs as")
+	case err != nil:
 		return nil, nil, err
 	}
 	if name == "state" {
@@ -127,7 +133,10 @@ func storeFolder(data, name string) (string, error) {
 			if err == nil {
 				return dir, nil
 			}
-			if !errors.Is(err, fs.ErrNotExist) {
+			if errors.Is(err, fs.ErrPermission) {
+				return "", withHint(fmt.Errorf("open store %s: %w", dir, err), "give the command as the user that the gateway runs as")
+			}
+			if !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ENOTDIR) {
 				return "", fmt.Errorf("open store %s: %w", dir, err)
 			}
 		}

@@ -43,7 +43,7 @@ func Call(ctx context.Context, path string, args []string, out io.Writer) error 
 		err = receive(conn, out)
 	}
 	if ctx.Err() != nil {
-		return fmt.Errorf("stopped before the end: %w", ctx.Err())
+		return stopped{ctx.Err()}
 	}
 	return err
 }

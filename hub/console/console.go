@@ -14,6 +14,7 @@
 package console
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -42,7 +43,12 @@ type Desk struct {
 // and is an *Error where there is more to say.
 func (d *Desk) Do(ctx context.Context, args []string, out io.Writer) error {
 	root := newRoot(tree(runner{do: func(c *cobra.Command, _ []string, out io.Writer, j job) error {
-		return j(c.Context(), d, out)
+		w := bufio.NewWriterSize(out, 32<<10) // a write for each line is most of the work of a dump
+		err := j(c.Context(), d, w)
+		if e := w.Flush(); err == nil {
+			err = e
+		}
+		return err
 	}})...)
 	begun := false
 	root.PersistentPreRun = func(*cobra.Command, []string) { begun = true }
@@ -92,6 +98,12 @@ func Status(err error) int {
 	}
 	return StatusOK
 }
+
+// stopped is the error of a command that was cancelled.
+type stopped struct{ cause error }
+
+func (stopped) Error() string   { return "stopped before the end" }
+func (s stopped) Unwrap() error { return s.cause }
 
 // usage is an error in how a command was given.
 func usage(hint, format string, args ...any) error {

@@ -5,14 +5,19 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"holdfast.dev/holdfast/hub"
+	"holdfast.dev/holdfast/storage"
 )
 
 func TestDiscard(t *testing.T) {
@@ -86,6 +91,60 @@ func TestDiscardCancelled(t *testing.T) {
 	if r := f.row("d01"); r.Pending != 10 {
 		t.Errorf("ledger: %+v", r)
 	}
+}
+
+// slow is a far side that answers when it is told to.
+type slow struct {
+	mu    sync.Mutex
+	dones []func(error)
+}
+
+func (s *slow) Publish(_ context.Context, _ hub.Message, done func(error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.dones = append(s.dones, done)
+}
+
+func (s *slow) take() []func(error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	d := s.dones
+	s.dones = nil
+	return d
+}
+
+// What is discarded while it is under way is counted once, and the forwarder goes on.
+func TestDiscardUnderWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFixture(t)
+		f.some("d01", 50)
+		to := new(slow)
+		fw := &hub.Forwarder{From: []*storage.Queue{f.Queue.Queue("up.5")}, To: to, Clock: f.Clock, Log: slog.New(slog.DiscardHandler)}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- fw.Run(ctx) }()
+		synctest.Wait()
+		dones := to.take()
+		f.want(f.ask(StatusOK, "queue", "discard", "up.5", "--all", "--yes"), "50 messages discarded")
+		for _, done := range dones {
+			done(nil)
+		}
+		f.some("d01", 7)
+		synctest.Wait()
+		more := to.take()
+		for _, done := range more {
+			done(nil)
+		}
+		synctest.Wait()
+		time.Sleep(2 * time.Second) // of the bubble: settlements that ride along are committed
+		if r := f.row("d01"); len(dones) != 50 || len(more) != 7 || r.Discarded != 50 || r.Delivered != 7 || r.Pending != 0 {
+			t.Errorf("%d and then %d under way, ledger %+v", len(dones), len(more), r)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
 }
 
 // parkedFixture has all of d02 parked, one of them by itself too, and one of d01.

@@ -121,7 +121,7 @@ func each(ctx context.Context, q *storage.Queue, p part, do func(storage.Seen) e
 	}
 	for n := uint(0); after < last; {
 		if ctx.Err() != nil {
-			return fmt.Errorf("stopped before the end: %w", ctx.Err())
+			return stopped{ctx.Err()}
 		}
 		limit := storage.Limit{Records: chunkRecords, Bytes: chunkBytes}
 		if p.limit > 0 {

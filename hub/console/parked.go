@@ -138,7 +138,7 @@ func (d *Desk) retry(ctx context.Context, out io.Writer, queue []string, s selec
 	total, senders := uint64(0), 0
 	for _, q := range qs {
 		if ctx.Err() != nil {
-			return fmt.Errorf("stopped: %w", context.Cause(ctx))
+			return stopped{ctx.Err()}
 		}
 		n, who, err := d.unpark(q, s)
 		if err != nil {

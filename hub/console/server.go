@@ -160,11 +160,7 @@ func (s *Server) serve(ctx context.Context, conn net.Conn) {
 		_, _ = conn.Read(make([]byte, 1))
 		cancel()
 	}()
-	out := bufio.NewWriterSize(frames{conn}, maxFrame)
-	err = s.answer(ctx, text, out)
-	if e := out.Flush(); err == nil {
-		err = e
-	}
+	err = s.answer(ctx, text, frames{conn})
 	end := ending{Status: Status(err)}
 	if err != nil {
 		end.Error = err.Error()
