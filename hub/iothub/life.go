@@ -30,7 +30,7 @@ func (s *session) run(ctx context.Context) {
 		} else {
 			c = nil
 		}
-		s.ended(c, err)
+		s.ended(ctx, c, err)
 	}
 	s.note("closed", nil)
 }
@@ -197,7 +197,15 @@ func (c *conn) finish(end time.Time) {
 }
 
 // ended draws the consequences of a connection that ended or did not come about.
-func (s *session) ended(c *conn, err error) {
+func (s *session) ended(ctx context.Context, c *conn, err error) {
+	if ctx.Err() != nil { // we are leaving: nothing went wrong
+		s.mu.Lock()
+		s.conn = nil
+		s.mu.Unlock()
+		s.note("waiting", nil)
+		s.fail(hub.ErrOffline)
+		return
+	}
 	now := time.Now()
 	lasted := c != nil && now.Sub(c.born) > firmAfter
 	s.mu.Lock()
@@ -248,7 +256,7 @@ func (s *session) ended(c *conn, err error) {
 
 // tell writes down how a connection ended.
 func (s *session) tell(c *conn, err error) {
-	if err == nil || errors.Is(err, context.Canceled) {
+	if err == nil {
 		s.note("waiting", nil)
 		return
 	}

@@ -280,15 +280,19 @@ func (s *session) idle(now time.Time) bool {
 	return now.Sub(s.used) > s.u.set.timings.idle
 }
 
-// note keeps what the page shows.
+// note keeps what the page shows. What went wrong before is forgotten once all is
+// well.
 func (s *session) note(phase string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.phase != phase {
 		s.phase, s.since = phase, time.Now()
 	}
-	if err != nil {
+	switch {
+	case err != nil:
 		s.lastErr = err.Error()
+	case phase == "connected":
+		s.lastErr = ""
 	}
 }
 

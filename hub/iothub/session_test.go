@@ -72,6 +72,54 @@ func TestStartDown(t *testing.T) {
 	}
 }
 
+// TestLeaveQuietly: who stops on purpose has nothing to warn of, whether it was
+// connected or in the middle of an attempt.
+func TestLeaveQuietly(t *testing.T) {
+	t.Parallel()
+	for name, ack := range map[string]func(*talk) (byte, bool){
+		"connected": nil,
+		"opening":   func(*talk) (byte, bool) { return 0, false },
+	} {
+		l := newLiar(t)
+		l.ack = ack
+		cfg := l.config()
+		cfg.AckTimeout = hub.Duration(20 * time.Second)
+		log := &lines{}
+		u, err := New(cfg, Deps{Log: slog.New(slog.NewTextHandler(log, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := start(t, u, newFakeHub(nil))
+		until(t, "an attempt", 5*time.Second, func() bool { return l.count("gw/$edgeHub") == 1 && (ack != nil || u.Up()) })
+		stop()
+		if n := log.count("level=WARN"); n != 0 {
+			t.Errorf("%s: %d warnings, want none: %s", name, n, log)
+		}
+		if n := log.count("cloud is disconnected"); ack == nil && n != 1 {
+			t.Errorf("said %d times that the cloud is disconnected, want once", n)
+		}
+	}
+}
+
+// TestErrorForgotten: a connection that is there and well shows no error.
+func TestErrorForgotten(t *testing.T) {
+	t.Parallel()
+	l := newLiar(t)
+	l.ack = func(c *talk) (byte, bool) {
+		if c.n == 1 {
+			return 3, true
+		}
+		return 0, true
+	}
+	u := newUpstream(t, l.config())
+	start(t, u, newFakeHub(nil))
+	until(t, "an error", 5*time.Second, func() bool { return strings.Contains(fmt.Sprint(u.State()), "CONNACK 3") })
+	until(t, "link up", 5*time.Second, u.Up)
+	if st := u.State(); st.LastError != "" || st.Connections[0].LastError != "" {
+		t.Errorf("last error %q, of the connection %q; want none", st.LastError, st.Connections[0].LastError)
+	}
+}
+
 // TestBadInTurn: a message that cannot go is answered in its turn, not before
 // those ahead of it.
 func TestBadInTurn(t *testing.T) {

@@ -39,7 +39,7 @@ type Connection struct {
 	Since     time.Time
 	InFlight  int    // messages sent and not yet acknowledged
 	Waiting   int    // messages that wait to be sent
-	LastError string // what ended the last one, or kept it from being opened; "" if nothing did
+	LastError string // what ended the last one, or kept it from being opened; "" if nothing did, and while connected
 }
 
 // State is the present state.
