@@ -77,7 +77,7 @@ func (p *Program) atDesk(ctx context.Context, at folder, args []string, out io.W
 			return err
 		}
 		if time.Now().After(deadline) {
-			return withHint(err, "its console does not answer at %s: look at its log, or stop it", socket)
+			return withHint(err, "its console does not answer at %s: it may still be reading its store; look at its log, or stop it", socket)
 		}
 		select { // it is starting, or ending
 		case <-ctx.Done():

@@ -60,6 +60,9 @@ func tree(r runner) []*cobra.Command {
 func group(name, short string, commands ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: name + " COMMAND", Short: short, SuggestionsMinimumDistance: 2}
 	c.AddCommand(commands...)
+	for _, sub := range append(commands, c) {
+		sub.DisableFlagsInUseLine = true // Use names them, in the order in which they are asked for
+	}
 	c.RunE = func(c *cobra.Command, args []string) error {
 		if len(args) == 0 {
 			return c.Help()
