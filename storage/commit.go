@@ -353,7 +353,7 @@ func (db *DB) fits(batch []*request, verdict []error) bool {
 // and the rest must do for a drain.
 func (db *DB) spared(r *request) int {
 	switch {
-	case db.j.Ready():
+	case len(r.changes) == 0, db.j.Ready():
 		return 0
 	case !db.j.Last():
 		return db.reserve()
@@ -395,6 +395,7 @@ func (db *DB) refuse(batch []*request, verdict []error, which func(*request) boo
 			continue
 		}
 		switch {
+		case len(r.changes) == 0:
 		case r.again && waits:
 			verdict[i] = errLater
 		case db.j.Fits(used+r.size, db.spared(r)):
