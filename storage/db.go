@@ -149,6 +149,7 @@ func (db *DB) replayed(r *replay, u usage) error {
 	} else {
 		db.countOpen()
 	}
+	db.indexRows()
 	db.mu.Unlock()
 	if len(db.pictured) > 0 && r.whole == db.j.Newest() {
 		return db.reclaim()

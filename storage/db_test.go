@@ -310,3 +310,20 @@ func TestForeignLockedAndDamagedFoldersAreRefused(t *testing.T) {
 		t.Errorf("store without segments: %v", err)
 	}
 }
+
+// A backlog that has drained gives its memory back, however much was added since.
+func TestDrainedBacklogGivesMemoryBack(t *testing.T) {
+	q := &Queue{db: &DB{live: map[uint32]int{}}, base: 1}
+	for range 1 << 17 {
+		q.push(entry{length: 1})
+	}
+	for p := Position(1); p <= 1<<17-100; p++ {
+		q.end(p)
+	}
+	if c := cap(q.entries) + q.gone; c > 4096 {
+		t.Errorf("100 records hold the memory of %d", c)
+	}
+	if q.base != 1<<17-99 || len(q.entries) != 100 {
+		t.Errorf("base %d, %d entries", q.base, len(q.entries))
+	}
+}

@@ -77,8 +77,23 @@ func (db *DB) row(who, queue uint32) *Row {
 	if r == nil {
 		r = &Row{Sender: db.names[who]} // Ledger fills in the queue's name
 		db.ledger[k] = r
+		if q := db.byID[queue]; q != nil {
+			q.rows = append(q.rows, r)
+		}
 	}
 	return r
+}
+
+// indexRows gives each queue its rows, after replay has put others in their place.
+func (db *DB) indexRows() {
+	for _, q := range db.byID {
+		q.rows = nil
+	}
+	for k, r := range db.ledger {
+		if q := db.byID[k.queue]; q != nil {
+			q.rows = append(q.rows, r)
+		}
+	}
 }
 
 // outcome gives the counter of an end.

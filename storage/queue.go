@@ -35,7 +35,9 @@ type Queue struct {
 	unnamed bool     // damage took its name
 	base    Position // position of entries[0]
 	entries []entry
+	gone    int // entries that were cut off the front and may still hold memory
 	bytes   uint64
+	rows    []*Row              // of the ledger
 	senders map[uint32]string   // parked senders and why
 	reasons map[Position]string // of records that are parked by themselves
 	freed   map[uint32]uint64   // how often something of a sender was unparked
@@ -136,7 +138,14 @@ func (q *Queue) find(after Position, limit Limit, skip func(string) bool) (out [
 	skipped := map[uint32]bool{}
 	next = max(after, q.base-1)
 	bytes := 0
-	for int(next+1-q.base) < len(q.entries) {
+	for looked := 1; int(next+1-q.base) < len(q.entries); looked++ {
+		if looked%glance == 0 { // the committer must not wait for a million that are parked
+			q.db.mu.Unlock()
+			q.db.mu.Lock()
+			if next = max(next, q.base-1); int(next+1-q.base) >= len(q.entries) {
+				break
+			}
+		}
 		e := q.entries[next+1-q.base]
 		if len(out) >= max(1, limit.Records) || len(out) > 0 && limit.Bytes > 0 && bytes+int(e.length) > limit.Bytes {
 			break
@@ -158,6 +167,9 @@ func (q *Queue) find(after Position, limit Limit, skip func(string) bool) (out [
 	}
 	return out, next
 }
+
+// glance is how many entries are looked at without letting others in.
+const glance = 4096
 
 func (q *Queue) load(f found) (Item, error) {
 	p := make([]byte, f.length)
@@ -213,7 +225,7 @@ func (q *Queue) Settle(positions []Position, o Outcome, done func(error)) {
 	}
 	q.db.mu.Unlock()
 	if len(reqs) == 0 && done != nil {
-		reqs = []*request{{again: true}}
+		reqs = []*request{{}}
 	}
 	if len(reqs) > 0 {
 		reqs[0].weight = len(positions)
@@ -365,11 +377,9 @@ func (q *Queue) Checkpoint() Position {
 func (q *Queue) Stats() QueueStats {
 	q.db.mu.Lock()
 	s := QueueStats{Name: q.name, Bytes: q.bytes, Checkpoint: q.base - 1, Last: q.next() - 1}
-	for k, r := range q.db.ledger {
-		if k.queue == q.id {
-			s.Pending += r.Pending
-			s.Parked += r.Parked
-		}
+	for _, r := range q.rows {
+		s.Pending += r.Pending
+		s.Parked += r.Parked
 	}
 	q.db.mu.Unlock()
 	if f, _ := q.find(s.Checkpoint, Limit{Records: 1}, nil); len(f) > 0 {
@@ -439,7 +449,7 @@ func (q *Queue) advance() {
 	}
 	q.base += Position(n)
 	q.entries = q.entries[n:]
-	if n > 0 && cap(q.entries) > 1024 && cap(q.entries) > 4*len(q.entries) {
-		q.entries = slices.Clone(q.entries) // give the memory of a drained backlog back
+	if q.gone += n; n > 0 && q.gone > 1024 && q.gone > 3*len(q.entries) {
+		q.entries, q.gone = slices.Clone(q.entries), 0 // give the memory of a drained backlog back
 	}
 }
