@@ -10,6 +10,10 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
+
+	"holdfast.dev/holdfast/storage/journal"
 )
 
 func tiny(t *testing.T, o Options) *DB {
@@ -132,5 +136,46 @@ func TestFullStoreIsNeverStuck(t *testing.T) {
 	}
 	if n := parks.Load(); n != 100 {
 		t.Errorf("%d parkings were answered, want 100", n)
+	}
+}
+
+// The disk itself is full: appends are refused, all the rest goes on, and what has
+// drained is room again.
+func TestFullDisk(t *testing.T) {
+	var full atomic.Bool
+	disk := func(op journal.Op) error {
+		if full.Load() && (op.Kind == journal.OpCreate || op.Kind == journal.OpWrite && strings.HasSuffix(op.Path, ".tmp")) {
+			return unix.ENOSPC
+		}
+		return nil
+	}
+	db := tiny(t, Options{disk: disk})
+	r := Record{Sender: "a", Body: make([]byte, 3000), To: []Dest{{Queue: "up"}}}
+	full.Store(true)
+	kept := 0
+	for {
+		err := try(t, db, r)
+		if errors.Is(err, ErrFull) {
+			break
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		if kept++; kept > 1000 {
+			t.Fatal("never full")
+		}
+	}
+	q := db.Queue("up")
+	if n := len(bodies(t, q)); n != kept {
+		t.Errorf("%d records, want %d", n, kept)
+	}
+	for range 3 {
+		for p := q.Checkpoint() + 1; p <= q.Stats().Last; p += 8 {
+			settleNow(t, q, Delivered, p, p+1, p+2, p+3, p+4, p+5, p+6, p+7)
+		}
+		for i := range 3 {
+			if err := try(t, db, r); err != nil {
+				t.Errorf("record %d after the drain: %v", i, err)
+			}
+		}
 	}
 }
