@@ -74,6 +74,25 @@ func (s *session) connect(ctx context.Context) (*conn, error) {
 	u.counts.attempts.Add(1)
 	ctx, cancel := context.WithTimeout(ctx, u.set.timings.connect)
 	defer cancel()
+	ctx, abandon := context.WithCancelCause(ctx)
+	var heard atomic.Int64
+	u.wg.Go(func() { s.escort(ctx, abandon, &heard) })
+	c, err := s.open(ctx, &heard)
+	if err == nil {
+		return c, nil
+	}
+	if why := context.Cause(ctx); errors.Is(why, errOutrun) || errors.Is(why, errLinkLost) {
+		return nil, fmt.Errorf("%w: connect to %s: %w", hub.ErrOffline, u.set.mqtt, why)
+	}
+	if heard.Load() == 0 {
+		err = unreachableError{err}
+	}
+	return nil, err
+}
+
+// open is one attempt; it notes in heard when something came.
+func (s *session) open(ctx context.Context, heard *atomic.Int64) (*conn, error) {
+	u := s.u
 	c := &conn{
 		s: s, down: make(chan struct{}), born: time.Now(), open: map[uint16]*entry{},
 		old: jitter(u.set.timings.renew, u.set.timings.renew*5/4), calls: make(chan struct{}, maxCalls),
@@ -81,7 +100,7 @@ func (s *session) connect(ctx context.Context) (*conn, error) {
 	}
 	var dialled error
 	opts := c.options(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
-		raw, err := u.set.dialMQTT(ctx)
+		raw, err := u.set.dialMQTT(ctx, heard)
 		if err != nil {
 			dialled = err
 			return nil, err

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -19,7 +20,8 @@ import (
 // asks for a client certificate.
 const socketPath = "/$iothub/websocket?iothub-no-client-cert=true"
 
-// unreachableError is what dial returns: not even a bare connection came about.
+// unreachableError is what dial returns, and an attempt at a connection that has
+// not heard a single byte of the hub.
 type unreachableError struct{ error }
 
 func (e unreachableError) Unwrap() error { return e.error }
@@ -82,13 +84,60 @@ func (s *settings) connectThrough(conn net.Conn, addr string) error {
 	return nil
 }
 
-// dialTLS opens a connection to addr and proves that it is the hub.
-func (s *settings) dialTLS(ctx context.Context, addr string) (net.Conn, error) {
+// ear is a connection that notes when the far side was last heard.
+type ear struct {
+	net.Conn
+	heard *atomic.Int64 // Unix nanoseconds; 0 before the first byte
+}
+
+func (e ear) Read(p []byte) (int, error) {
+	n, err := e.Conn.Read(p)
+	if n > 0 {
+		e.heard.Store(time.Now().UnixNano())
+	}
+	return n, err
+}
+
+// knock goes as far as the first bytes of the hub's TLS handshake, and no further:
+// that somebody takes connections (a proxy, a mast, a router that keeps state)
+// does not say that the hub is there. What it says is not looked at.
+func (s *settings) knock(ctx context.Context, addr string) error {
+	conn, err := s.dial(ctx, addr)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
+	door := &door{Conn: conn}
+	err = tls.Client(door, s.hello).HandshakeContext(ctx)
+	if door.answered {
+		return nil
+	}
+	return err
+}
+
+// door ends a handshake at the first bytes that come back.
+type door struct {
+	net.Conn
+	answered bool
+}
+
+func (d *door) Read(p []byte) (int, error) {
+	n, err := d.Conn.Read(p)
+	if n > 0 {
+		d.answered = true
+		return 0, io.EOF
+	}
+	return 0, err
+}
+
+// dialTLS opens a connection to addr and proves that it is the hub. It notes in
+// heard when something came.
+func (s *settings) dialTLS(ctx context.Context, addr string, heard *atomic.Int64) (net.Conn, error) {
 	raw, err := s.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(raw, s.tls)
+	conn := tls.Client(ear{raw, heard}, s.tls)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("tls with %s: %w", addr, err)
@@ -96,13 +145,13 @@ func (s *settings) dialTLS(ctx context.Context, addr string) (net.Conn, error) {
 	return conn, nil
 }
 
-// dialMQTT opens the connection that MQTT is spoken on.
-func (s *settings) dialMQTT(ctx context.Context) (net.Conn, error) {
+// dialMQTT opens the connection that MQTT is spoken on; see dialTLS.
+func (s *settings) dialMQTT(ctx context.Context, heard *atomic.Int64) (net.Conn, error) {
 	if !s.ws {
-		return s.dialTLS(ctx, s.mqtt)
+		return s.dialTLS(ctx, s.mqtt, heard)
 	}
 	d := websocket.Dialer{
-		NetDialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialTLS(ctx, s.mqtt) },
+		NetDialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialTLS(ctx, s.mqtt, heard) },
 		Subprotocols:      []string{"mqtt"},
 	}
 	ws, res, err := d.DialContext(ctx, "wss://"+s.host+socketPath, nil)

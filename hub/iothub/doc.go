@@ -19,9 +19,12 @@
 // everything open on it fails with hub.ErrOffline, in order, and comes again with
 // the same holdfast-id on a new connection, made by a new client of the library.
 //
-// While the way is down a bare TCP connection is tried about once a second (the
-// probe), and a full attempt is made as soon as a probe succeeds that failed
-// before. Where the probe succeeds and the attempt does not, attempts back off.
+// While the way is down the hub is asked about once a second for the first bytes of
+// a TLS handshake (the probe), also while a full attempt is under way, and a full
+// attempt is made as soon as a probe is answered after none was. An attempt that
+// began in silence is abandoned for it. Where the probe is answered and the attempt
+// fails, attempts back off. There is never more than one attempt at a time, for the
+// hub closes the older connection of an identity. What that costs: see link.go.
 //
 // Caveats. IoT Hub allows one connection for each identity: two gateways with one
 // connection string throw each other out for ever. Cloud-to-device messages are

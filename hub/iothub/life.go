@@ -225,6 +225,9 @@ func (s *session) ended(ctx context.Context, c *conn, err error) {
 		if s.own {
 			s.retry = s.listen // nobody's trial, and every message waits for it alone
 		}
+	case errors.Is(err, errOutrun) && !s.outrun:
+		s.failures++
+		s.retry = now // the second in a row backs off: something is odd with that way
 	default:
 		s.failures++
 		most := leafMost
@@ -234,6 +237,7 @@ func (s *session) ended(ctx context.Context, c *conn, err error) {
 		s.retry = now.Add(backoff(s.failures, time.Second, most))
 		s.listen = s.retry
 	}
+	s.outrun = errors.Is(err, errOutrun)
 	// What waits may go on waiting if nothing was under way: no order is at stake.
 	broken := err != nil && (c == nil || s.underway() > 0)
 	s.mu.Unlock()
@@ -246,10 +250,14 @@ func (s *session) ended(ctx context.Context, c *conn, err error) {
 		s.fail(answer)
 	}
 	if s.own && err != nil {
-		// Where the attempt got further than a probe would, a probe that succeeds
-		// says nothing new.
+		// Where the attempt got as far as a probe would, a probe that succeeds says
+		// nothing new.
 		var unreachable unreachableError
-		s.u.near.Store(!lasted && !errors.As(err, &unreachable))
+		if lasted || errors.As(err, &unreachable) {
+			s.u.far()
+		} else {
+			s.u.near.Store(true)
+		}
 		s.u.linkDown(err)
 	}
 }

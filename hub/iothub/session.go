@@ -65,6 +65,7 @@ type session struct {
 	lastErr  string
 	failures int
 	refused  bool
+	outrun   bool      // the last attempt was overtaken by a probe
 	retry    time.Time // next attempt
 	listen   time.Time // next attempt if it is only for listening
 }

@@ -30,6 +30,7 @@ type settings struct {
 	proxy   string // host:port of the proxy, or ""
 	auth    string // value of Proxy-Authorization, or ""
 	tls     *tls.Config
+	hello   *tls.Config // of a probe; see settings.knock
 	window  int
 	total   int64
 	bytes   int64
@@ -118,6 +119,8 @@ func newSettings(cfg Config, now func() time.Time) (*settings, error) {
 		Time:               now,
 		ClientSessionCache: tls.NewLRUClientSessionCache(0),
 	}
+	// One small key share: the hello is then 0.3 KB instead of 1.7.
+	s.hello = &tls.Config{ServerName: s.host, MinVersion: tls.VersionTLS12, CurvePreferences: []tls.CurveID{tls.X25519}}
 	return s, nil
 }
 

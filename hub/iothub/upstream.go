@@ -32,9 +32,12 @@ type Upstream struct {
 	link   *link
 	web    *http.Client
 	wake   signal
-	near   atomic.Bool // the hub can be reached, whatever it then says
-	tried  time.Time   // last attempt at the gateway's own connection; its session's
-	told   bool        // that the link is down was logged once; its session's
+	near   atomic.Bool    // the hub can be reached, whatever it then says
+	missed atomic.Int64   // when the last probe began that got no answer, Unix nanoseconds
+	doubt  signal         // near has become false
+	back   chan time.Time // when the probe began that says that the way has come back
+	tried  time.Time      // last attempt at the gateway's own connection; its session's
+	told   atomic.Bool    // that the link is down was logged once
 	counts counts
 	wg     sync.WaitGroup
 
@@ -59,7 +62,8 @@ func New(cfg Config, d Deps) (*Upstream, error) {
 	}
 	return &Upstream{
 		set: set, deps: d, window: newWindow(set), opens: rate.NewLimiter(set.opens, 1),
-		link: newLink(), web: newWeb(set), wake: newSignal(), sessions: map[hub.Identity]*session{},
+		link: newLink(), web: newWeb(set), wake: newSignal(), doubt: newSignal(),
+		back: make(chan time.Time, 1), sessions: map[hub.Identity]*session{},
 	}, nil
 }
 
@@ -76,6 +80,7 @@ func (u *Upstream) Run(ctx context.Context, h hub.Hub) error {
 	u.ctx, u.hub = ctx, h
 	u.mu.Unlock()
 	u.session(u.Gateway())
+	u.wg.Go(func() { u.scout(ctx) })
 	u.watch(ctx, h)
 	u.mu.Lock()
 	u.ctx, u.hub = nil, nil

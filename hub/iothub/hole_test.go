@@ -1,0 +1,175 @@
+package iothub
+
+import (
+	"io"
+	"net"
+	"sync"
+	"testing"
+	"time"
+)
+
+// hole is a way to a hub that can swallow all that goes through it. It takes
+// connections all the time, and one that it has once swallowed bytes of stays
+// silent for good: nobody is ever reset.
+type hole struct {
+	addr, to string
+	ln       net.Listener
+	wg       sync.WaitGroup
+
+	mu     sync.Mutex
+	silent bool
+	pipes  map[*pipe]bool
+	bytes  int // that were swallowed on the way up
+}
+
+type pipe struct {
+	near, far net.Conn // far is nil for one that was made in silence
+	dead      bool
+}
+
+func newHole(t *testing.T, to string) *hole {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := &hole{addr: ln.Addr().String(), to: to, ln: ln, pipes: map[*pipe]bool{}}
+	h.wg.Go(h.accept)
+	t.Cleanup(h.close)
+	return h
+}
+
+func (h *hole) accept() {
+	for {
+		c, err := h.ln.Accept()
+		if err != nil {
+			return
+		}
+		h.wg.Go(func() { h.serve(c) })
+	}
+}
+
+func (h *hole) serve(c net.Conn) {
+	h.mu.Lock()
+	p := &pipe{near: c, dead: h.silent}
+	h.pipes[p] = true
+	if !p.dead {
+		p.far, _ = net.Dial("tcp", h.to)
+	}
+	h.mu.Unlock()
+	defer c.Close()
+	if p.far != nil {
+		h.wg.Go(func() { h.pass(p, p.near, p.far) })
+		defer p.far.Close()
+	}
+	h.pass(p, p.far, p.near)
+}
+
+func (h *hole) pass(p *pipe, to io.Writer, from io.Reader) {
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := from.Read(buf)
+		h.mu.Lock()
+		dead := p.dead
+		if dead && from == io.Reader(p.near) {
+			h.bytes += n
+		}
+		h.mu.Unlock()
+		if err != nil {
+			if from == io.Reader(p.far) && !dead {
+				p.near.Close()
+			}
+			return
+		}
+		if !dead {
+			to.Write(buf[:n])
+		}
+	}
+}
+
+// set makes the hole swallow, or pass what is new.
+func (h *hole) set(silent bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.silent = silent
+	if silent {
+		for p := range h.pipes {
+			p.dead = true
+		}
+	}
+}
+
+func (h *hole) close() {
+	h.mu.Lock()
+	h.ln.Close()
+	for p := range h.pipes {
+		p.near.Close()
+		if p.far != nil {
+			p.far.Close()
+		}
+	}
+	h.mu.Unlock()
+	h.wg.Wait()
+}
+
+// TestReturnFromSilence: the way back is noticed within 2 s of its return though
+// an attempt hangs that began before. Mutations seen to fail: no escort; a probe
+// that is content with a bare connection.
+func TestReturnFromSilence(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := newHole(t, r.MQTTAddr())
+	r.cfg.Address = h.addr
+	u := newUpstream(t, r.cfg)
+	u.set.timings.connect = 20 * time.Second
+	start(t, u, newFakeHub(nil))
+	until(t, "link up", 5*time.Second, u.Up)
+	for i := range 2 {
+		// d2's attempt hangs before the link is known to be down.
+		h.set(true)
+		o := &outcomes{t: t}
+		o.publish(u, message("d2", 5*i))
+		until(t, "link down", 15*time.Second, func() bool { return !u.Up() })
+		attempts, probes := u.State().Attempts, u.counts.probes.Load()
+		until(t, "an attempt and a probe in silence", 10*time.Second, func() bool {
+			return u.State().Attempts > attempts && u.counts.probes.Load() > probes+1
+		})
+		h.set(false)
+		back := time.Now()
+		until(t, "link up", 10*time.Second, u.Up)
+		if d := time.Since(back); d > 2500*time.Millisecond {
+			t.Errorf("link up %v after the way came back, want 2 s or so at most", d)
+		}
+		repeatFrom(t, u, "d2", 5*i, 5*i+5, 10*time.Second)
+		if d := time.Since(back); d > 5*time.Second {
+			t.Errorf("messages of a device whose attempt hung were through %v after the way came back, want 5 s at most", d)
+		}
+	}
+}
+
+// TestLongSilence: what a way costs that takes connections and lets nothing
+// through, while the first attempt hangs.
+func TestLongSilence(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := newHole(t, r.MQTTAddr())
+	r.cfg.Address = h.addr
+	h.set(true)
+	u := newUpstream(t, r.cfg)
+	u.set.timings.connect = 20 * time.Second
+	began := time.Now()
+	start(t, u, newFakeHub(nil))
+	until(t, "six probes", 15*time.Second, func() bool { return u.counts.probes.Load() == 6 })
+	if d := time.Since(began); d < 6*probeLow {
+		t.Errorf("six probes in %v, want at least %v", d, 6*probeLow)
+	}
+	h.mu.Lock()
+	bytes := h.bytes
+	h.mu.Unlock()
+	if most := 6*350 + 2000; bytes > most {
+		t.Errorf("six probes and one attempt sent %d bytes, want at most %d", bytes, most)
+	}
+	if n := u.State().Attempts; n != 1 {
+		t.Errorf("%d attempts, want the first still to hang", n)
+	}
+}
