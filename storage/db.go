@@ -20,10 +20,12 @@ import (
 //
 //	{folder}/LOCK          held while it is open; the process id is in it
 //	{folder}/STORE         what this is, its version and id; a copy is in journal/
+//	{folder}/NEXT          how far the journal had come at least
 //	{folder}/journal/      see package journal
 //	{folder}/quarantine/   copies of what could not be read
 type DB struct {
 	dir  string
+	id   uint64
 	o    Options
 	log  *slog.Logger
 	lock *os.File
@@ -113,6 +115,7 @@ func (db *DB) open() error {
 		}
 		return db.quarantine(d)
 	}
+	db.id = m.id
 	used := db.wasUsed()
 	if m.whole && !used.segments {
 		return fmt.Errorf("%w: the journal is empty though the store was in use; nothing was changed. "+
@@ -137,20 +140,25 @@ func (db *DB) open() error {
 // segment has none.
 func (db *DB) replayed(r *replay, u usage) error {
 	if r.frames == 0 && u.content {
-		return fmt.Errorf("%w: nothing in the journal can be read; nothing was changed. "+
+		return fmt.Errorf("%w: nothing in the journal can be read; the segments are as they were. "+
 			"Copy the folder away to have it looked at, and start with an empty one", ErrDamaged)
 	}
 	db.mu.Lock()
 	if r.taken != nil {
 		r.abandon()
 	}
-	if r.ever {
-		db.settleAccounts()
-	} else {
+	if !r.ever {
 		db.countOpen()
+	}
+	missing := db.missing()
+	if r.ever || missing > 0 {
+		db.settleAccounts()
 	}
 	db.indexRows()
 	db.mu.Unlock()
+	if err := db.reportMissing(r.ever, missing); err != nil {
+		return err
+	}
 	if len(db.pictured) > 0 && r.whole == db.j.Newest() {
 		return db.reclaim()
 	}
@@ -238,6 +246,7 @@ func (db *DB) Close() error {
 	db.once.Do(func() {
 		close(db.quit)
 		<-db.ended
+		db.markNext()
 		err = errors.Join(db.j.Close(), db.unlock())
 	})
 	return err

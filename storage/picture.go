@@ -37,6 +37,7 @@ func (db *DB) rotate() error {
 		db.stats.Bytes += uint64(len(g.body))
 		db.mu.Unlock()
 	}
+	db.markNext()
 	db.pictured = append(db.pictured, first)
 	return nil
 }
