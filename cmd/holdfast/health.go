@@ -55,6 +55,9 @@ func (g *gateway) room() error {
 func (g *gateway) damage() error {
 	for _, db := range []*storage.DB{g.state, g.queue} {
 		for _, d := range db.Stats().Damage {
+			if !d.Torn && d.Kept == "" {
+				return fmt.Errorf("%d records are missing from %s", d.Records, d.File)
+			}
 			if !d.Torn {
 				return fmt.Errorf("%s could not be read at offset %d: %d records; kept in %s", d.File, d.Offset, d.Records, d.Kept)
 			}
