@@ -25,7 +25,13 @@ const (
 	stateMax     = 16 << 20 // bytes
 )
 
+// openStores opens state and queue. Where a queue store was before, another one or
+// none is not taken for it: what waits in the old one would be hidden.
 func (g *gateway) openStores() (err error) {
+	mark := storeMark{file: filepath.Join(g.cfg.Data, "queue.id"), folder: filepath.Join(g.cfg.Data, "queue")}
+	if err := mark.expect(); err != nil {
+		return err
+	}
 	log := g.log.With("service", "stores")
 	o := storage.Options{Clock: g.clock, Log: log, SegmentBytes: stateSegment, MaxBytes: stateMax}
 	if g.state, err = storage.Open(filepath.Join(g.cfg.Data, "state"), o); err != nil {
@@ -33,7 +39,10 @@ func (g *gateway) openStores() (err error) {
 	}
 	o = g.cfg.Store.Options(g.clock)
 	o.Log = log
-	if g.queue, err = storage.Open(filepath.Join(g.cfg.Data, "queue"), o); err != nil {
+	if g.queue, err = storage.Open(mark.folder, o); err != nil {
+		return err
+	}
+	if err := mark.keep(g.queue.ID()); err != nil {
 		return err
 	}
 	return g.queue.Verify()
