@@ -51,6 +51,7 @@ type conn struct {
 	s      *session
 	client mqtt.Client
 	tap    *tap
+	line   *line
 	down   chan struct{} // closed when it is over
 	over   atomic.Bool
 	why    error // valid once down is closed
@@ -75,32 +76,32 @@ func (s *session) connect(ctx context.Context) (*conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, u.set.timings.connect)
 	defer cancel()
 	ctx, abandon := context.WithCancelCause(ctx)
-	var heard atomic.Int64
-	u.wg.Go(func() { s.escort(ctx, abandon, &heard) })
-	c, err := s.open(ctx, &heard)
+	l := &line{}
+	u.wg.Go(func() { s.escort(ctx, abandon, l) })
+	c, err := s.open(ctx, l)
 	if err == nil {
 		return c, nil
 	}
 	if why := context.Cause(ctx); errors.Is(why, errOutrun) || errors.Is(why, errLinkLost) {
 		return nil, fmt.Errorf("%w: connect to %s: %w", hub.ErrOffline, u.set.mqtt, why)
 	}
-	if heard.Load() == 0 {
+	if l.heard.Load() == 0 {
 		err = unreachableError{err}
 	}
 	return nil, err
 }
 
-// open is one attempt; it notes in heard when something came.
-func (s *session) open(ctx context.Context, heard *atomic.Int64) (*conn, error) {
+// open is one attempt, over l.
+func (s *session) open(ctx context.Context, l *line) (*conn, error) {
 	u := s.u
 	c := &conn{
-		s: s, down: make(chan struct{}), born: time.Now(), open: map[uint16]*entry{},
+		s: s, line: l, down: make(chan struct{}), born: time.Now(), open: map[uint16]*entry{},
 		old: jitter(u.set.timings.renew, u.set.timings.renew*5/4), calls: make(chan struct{}, maxCalls),
 		c2d: commands{more: newSignal()},
 	}
 	var dialled error
 	opts := c.options(func(*url.URL, mqtt.ClientOptions) (net.Conn, error) {
-		raw, err := u.set.dialMQTT(ctx, heard)
+		raw, err := u.set.dialMQTT(ctx, l)
 		if err != nil {
 			dialled = err
 			return nil, err
@@ -269,19 +270,4 @@ func (c *conn) acked(id uint16) bool {
 
 func (c *conn) stray() {
 	c.s.u.counts.strays.Add(1)
-}
-
-// challenge gives the connection up unless something is heard within the grace.
-func (c *conn) challenge() {
-	asked := time.Now().UnixNano()
-	c.tap.ping()
-	t := time.NewTimer(c.s.u.set.timings.grace)
-	defer t.Stop()
-	select {
-	case <-c.down:
-	case <-t.C:
-		if c.tap.heard.Load() < asked {
-			c.lost(errors.New("silent after the link was lost"))
-		}
-	}
 }

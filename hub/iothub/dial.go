@@ -10,7 +10,6 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/gorilla/websocket"
@@ -84,20 +83,6 @@ func (s *settings) connectThrough(conn net.Conn, addr string) error {
 	return nil
 }
 
-// ear is a connection that notes when the far side was last heard.
-type ear struct {
-	net.Conn
-	heard *atomic.Int64 // Unix nanoseconds; 0 before the first byte
-}
-
-func (e ear) Read(p []byte) (int, error) {
-	n, err := e.Conn.Read(p)
-	if n > 0 {
-		e.heard.Store(time.Now().UnixNano())
-	}
-	return n, err
-}
-
 // knock goes as far as the first bytes of the hub's TLS handshake, and no further:
 // that somebody takes connections (a proxy, a mast, a router that keeps state)
 // does not say that the hub is there. What it says is not looked at.
@@ -130,14 +115,13 @@ func (d *door) Read(p []byte) (int, error) {
 	return 0, err
 }
 
-// dialTLS opens a connection to addr and proves that it is the hub. It notes in
-// heard when something came.
-func (s *settings) dialTLS(ctx context.Context, addr string, heard *atomic.Int64) (net.Conn, error) {
+// dialTLS opens a connection to addr, over l, and proves that it is the hub.
+func (s *settings) dialTLS(ctx context.Context, addr string, l *line) (net.Conn, error) {
 	raw, err := s.dial(ctx, addr)
 	if err != nil {
 		return nil, err
 	}
-	conn := tls.Client(ear{raw, heard}, s.tls)
+	conn := tls.Client(l.over(raw), s.tls)
 	if err := conn.HandshakeContext(ctx); err != nil {
 		raw.Close()
 		return nil, fmt.Errorf("tls with %s: %w", addr, err)
@@ -145,13 +129,13 @@ func (s *settings) dialTLS(ctx context.Context, addr string, heard *atomic.Int64
 	return conn, nil
 }
 
-// dialMQTT opens the connection that MQTT is spoken on; see dialTLS.
-func (s *settings) dialMQTT(ctx context.Context, heard *atomic.Int64) (net.Conn, error) {
+// dialMQTT opens the connection that MQTT is spoken on, over l.
+func (s *settings) dialMQTT(ctx context.Context, l *line) (net.Conn, error) {
 	if !s.ws {
-		return s.dialTLS(ctx, s.mqtt, heard)
+		return s.dialTLS(ctx, s.mqtt, l)
 	}
 	d := websocket.Dialer{
-		NetDialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialTLS(ctx, s.mqtt, heard) },
+		NetDialTLSContext: func(ctx context.Context, _, _ string) (net.Conn, error) { return s.dialTLS(ctx, s.mqtt, l) },
 		Subprotocols:      []string{"mqtt"},
 	}
 	ws, res, err := d.DialContext(ctx, "wss://"+s.host+socketPath, nil)

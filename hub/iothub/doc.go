@@ -19,6 +19,10 @@
 // everything open on it fails with hub.ErrOffline, in order, and comes again with
 // the same holdfast-id on a new connection, made by a new client of the library.
 //
+// A connection on which something waits and nothing at all is heard is asked with a
+// PINGREQ, and given up when that stays unanswered: ten seconds in all. A hub that
+// answers pings and is late with an acknowledgement has ack_timeout.
+//
 // While the way is down the hub is asked about once a second for the first bytes of
 // a TLS handshake (the probe), also while a full attempt is under way, and a full
 // attempt is made as soon as a probe is answered after none was. An attempt that

@@ -1,11 +1,17 @@
 package iothub
 
 import (
+	"bufio"
+	"errors"
 	"io"
 	"net"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
+
+	"holdfast.dev/holdfast/hub"
+	"holdfast.dev/holdfast/hub/iothub/hubtest"
 )
 
 // hole is a way to a hub that can swallow all that goes through it. It takes
@@ -172,4 +178,87 @@ func TestLongSilence(t *testing.T) {
 	if n := u.State().Attempts; n != 1 {
 		t.Errorf("%d attempts, want the first still to hang", n)
 	}
+}
+
+// TestSilenceFound: a connection that has something under way and has gone silent
+// is given up long before ack_timeout, and the gateway's own idle one with it. One
+// whose acknowledgements alone are late is not. Mutation seen to fail: no attend;
+// attend that does not look at what was heard.
+func TestSilenceFound(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := newHole(t, r.MQTTAddr())
+	r.cfg.Address, r.cfg.AckTimeout = h.addr, hub.Duration(30*time.Second)
+	u := newUpstream(t, r.cfg)
+	u.set.timings.ask, u.set.timings.grace = time.Second, time.Second
+	start(t, u, newFakeHub(nil))
+	until(t, "link up", 5*time.Second, u.Up)
+	repeat(t, u, "d1", 5, 5*time.Second)
+
+	r.Fault(hubtest.Faults{PubackDelay: 4 * time.Second})
+	o := &outcomes{t: t}
+	o.publish(u, message("d1", 5))
+	until(t, "done", 10*time.Second, func() bool { return o.count() == 1 })
+	if err := o.all()[0].err; err != nil || r.Connects("d1") != 1 {
+		t.Errorf("acknowledged late: %v over %d connections, want nil over one", err, r.Connects("d1"))
+	}
+	r.Fault(hubtest.Faults{})
+
+	h.set(true)
+	began := time.Now()
+	o.publish(u, message("d1", 6))
+	until(t, "done", 10*time.Second, func() bool { return o.count() == 2 })
+	if err, d := o.all()[1].err, time.Since(began); !errors.Is(err, hub.ErrOffline) || d < 1500*time.Millisecond || d > 4*time.Second {
+		t.Errorf("silent: %v after %v, want %v after 2 s or so", err, d, hub.ErrOffline)
+	}
+	until(t, "link down", 2*time.Second, func() bool { return !u.Up() })
+	h.set(false)
+	repeatFrom(t, u, "d1", 6, 10, 10*time.Second)
+}
+
+// TestThinUplink: a far kernel that goes on taking bytes, slowly, is a sign of life
+// as long as the ping stands in line behind them. Mutation seen to fail: an arrived that
+// takes what was written for confirmed.
+func TestThinUplink(t *testing.T) {
+	t.Parallel()
+	l := newLiar(t)
+	raw, err := l.ln.(*net.TCPListener).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw.Control(func(fd uintptr) { // those that are accepted inherit it
+		err = syscall.SetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_RCVBUF, 16<<10)
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.talk = func(c *talk) {
+		l.honest(&talk{Conn: c.Conn, in: bufio.NewReader(thin{c.in}), client: c.client, n: c.n})
+	}
+	cfg := l.config()
+	cfg.AckTimeout = hub.Duration(30 * time.Second)
+	u := newUpstream(t, cfg)
+	u.set.timings.ask, u.set.timings.grace = 500*time.Millisecond, 2*time.Second
+	start(t, u, newFakeHub(nil))
+	until(t, "link up", 5*time.Second, u.Up)
+	o := &outcomes{t: t}
+	for i := range 2 {
+		m := message("d1", i)
+		m.Body = make([]byte, 250<<10)
+		o.publish(u, m)
+	}
+	until(t, "done", 30*time.Second, func() bool { return o.count() == 2 })
+	for i, r := range o.all() {
+		if r.err != nil {
+			t.Errorf("message %d: %v, want nil", i, r.err)
+		}
+	}
+}
+
+// thin reads 50 KB a second.
+type thin struct{ io.Reader }
+
+func (r thin) Read(p []byte) (int, error) {
+	<-time.After(40 * time.Millisecond)
+	return r.Reader.Read(p[:min(len(p), 2<<10)])
 }

@@ -135,6 +135,7 @@ func (s *session) serve(ctx context.Context, c *conn) error {
 	s.u.wg.Go(func() { c.send(ctx) })
 	s.u.wg.Go(func() { c.listen(ctx) })
 	s.u.wg.Go(func() { c.deliver(ctx) })
+	s.u.wg.Go(c.attend)
 	tick := time.NewTicker(max(10*time.Millisecond, s.u.set.timings.ack/20))
 	defer tick.Stop()
 	for {

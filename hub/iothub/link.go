@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"holdfast.dev/holdfast/hub"
@@ -110,7 +109,7 @@ func (u *Upstream) await(ctx context.Context, s *session) bool {
 // it has heard nothing; or nothing since a probe went unanswered. A hub that is
 // merely slow to say CONNACK was heard and answers all probes: it gets its time.
 // Another identity's is abandoned when the link goes down.
-func (s *session) escort(ctx context.Context, abandon context.CancelCauseFunc, heard *atomic.Int64) {
+func (s *session) escort(ctx context.Context, abandon context.CancelCauseFunc, l *line) {
 	if !s.own {
 		up, _, changed := s.u.link.state()
 		if up {
@@ -131,13 +130,13 @@ func (s *session) escort(ctx context.Context, abandon context.CancelCauseFunc, h
 		case <-ctx.Done():
 			return
 		case probe := <-s.u.back:
-			last := heard.Load()
+			last := l.heard.Load()
 			if last == 0 && probe.After(began) || last != 0 && s.u.missed.Load() > last {
 				abandon(errOutrun)
 				return
 			}
 		case <-silent.C: // then it is as good as a probe that went unanswered
-			if last := time.Unix(0, heard.Load()); time.Since(last) < probeTimeout {
+			if last := time.Unix(0, l.heard.Load()); time.Since(last) < probeTimeout {
 				silent.Reset(time.Until(last.Add(probeTimeout)))
 				continue
 			}
@@ -281,7 +280,7 @@ func (u *Upstream) challenge(own bool) {
 		c := s.conn
 		s.mu.Unlock()
 		if c != nil && (own || !s.own) {
-			u.wg.Go(c.challenge)
+			u.wg.Go(c.tap.ping) // attend judges the answer
 		}
 	}
 }

@@ -244,19 +244,23 @@ func (s *session) close() bool {
 	return true
 }
 
+// front is the message whose acknowledgement is next in order, nil if none is
+// under way. Called with mu held.
+func (s *session) front() *entry {
+	for _, e := range s.queue[:min(s.next, len(s.queue))] {
+		if !e.settled {
+			return e
+		}
+	}
+	return nil
+}
+
 // overdue says whether the acknowledgement that is next in order has been
 // outstanding for too long. The hub acknowledges in order, so while it is merely
 // slow (IoT Hub throttles so) there is progress at the front; where it has left
 // one out there is none, whatever comes behind.
 func (s *session) overdue(now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, e := range s.queue[:min(s.next, len(s.queue))] {
-		if !e.settled {
-			return min(now.Sub(e.sent), now.Sub(s.moved)) > s.u.set.timings.ack
-		}
-	}
-	return false
+	return s.waits(now) > s.u.set.timings.ack
 }
 
 // underway is the number of messages handed to the connection and not settled.

@@ -45,8 +45,9 @@ type timings struct {
 	ack       time.Duration // see session.overdue
 	connect   time.Duration // dial, TLS and CONNACK together
 	keepAlive time.Duration // silence after which a ping is sent; whole seconds
-	ping      time.Duration // silence after a ping
-	grace     time.Duration // to answer a challenge when the link was lost
+	ping      time.Duration // the library's patience with a ping; attend's is shorter
+	ask       time.Duration // silence after which a ping is sent where something waits for an acknowledgement
+	grace     time.Duration // silence after a ping after which the connection is dead; see conn.attend
 	idle      time.Duration // a connection that nobody needs is closed after it
 	renew     time.Duration // age at which a connection is renewed, plus up to a quarter
 	method    time.Duration // longest that a method may take
@@ -55,8 +56,8 @@ type timings struct {
 }
 
 // newTimings: with the default AckTimeout of 30 s a connection that has gone
-// silent is found out after 40 s at the latest (20 s of silence, ping, 10 s; the
-// library looks every 5 s), after 33 s where something waits for an
+// silent is found out after 30 s at the latest (20 s of silence, ping, 5 s; the
+// library looks every 5 s), after 10 s where something waits for an
 // acknowledgement. Tokens last an hour, connections are renewed after 40 to 50
 // minutes.
 func newTimings(ack time.Duration) timings {
@@ -64,8 +65,9 @@ func newTimings(ack time.Duration) timings {
 		ack:       ack,
 		connect:   min(20*time.Second, ack),
 		keepAlive: max(time.Second, (ack * 2 / 3).Truncate(time.Second)),
-		ping:      ack / 3,
-		grace:     min(10*time.Second, ack/3),
+		ping:      ack,
+		ask:       max(time.Second, ack/6),
+		grace:     max(time.Second, ack/6),
 		idle:      5 * time.Minute,
 		renew:     40 * time.Minute,
 		method:    5 * time.Minute, // the longest responseTimeout that IoT Hub allows a caller

@@ -86,8 +86,11 @@ func TestDefaults(t *testing.T) {
 func TestHealing(t *testing.T) {
 	w := newTimings(30 * time.Second)
 	const look = 5 * time.Second
-	if d := w.keepAlive + look + w.ping + look + time.Second; d > 60*time.Second {
-		t.Errorf("idle connection: %v", d)
+	if d := w.keepAlive + look + w.grace + w.grace/10 + time.Second; d > 35*time.Second || w.ping < w.grace {
+		t.Errorf("idle connection: %v, the library's patience %v", d, w.ping)
+	}
+	if d := w.ask + w.grace + w.grace/5; d > 12*time.Second {
+		t.Errorf("connection with something open that goes silent: %v", d)
 	}
 	if d := w.ack + w.ack/20 + 2*time.Second; d > 60*time.Second {
 		t.Errorf("connection with something open: %v", d)

@@ -61,7 +61,7 @@ type tap struct {
 	buf     []byte
 	connack int          // code that was read; -1 before. The reader's
 	shook   atomic.Int64 // 1 + connack, for others
-	heard   atomic.Int64 // when something was last read, in Unix nanoseconds
+	pinged  atomic.Int64 // when the last PINGREQ was written, in Unix nanoseconds
 	closed  atomic.Bool
 
 	mu     sync.Mutex // one writer at a time
@@ -70,9 +70,7 @@ type tap struct {
 }
 
 func newTap(conn net.Conn, obs observer) *tap {
-	t := &tap{Conn: conn, in: bufio.NewReaderSize(conn, 4<<10), obs: obs, connack: -1, asked: map[uint16]int{}}
-	t.heard.Store(time.Now().UnixNano())
-	return t
+	return &tap{Conn: conn, in: bufio.NewReaderSize(conn, 4<<10), obs: obs, connack: -1, asked: map[uint16]int{}}
 }
 
 // Read gives the library the next bytes of packets that it may see.
@@ -81,7 +79,6 @@ func (t *tap) Read(p []byte) (int, error) {
 		pkt, body, err := t.next()
 		pass := false
 		if err == nil {
-			t.heard.Store(time.Now().UnixNano())
 			pass, err = t.inspect(pkt, body)
 		}
 		if err == io.EOF {
@@ -222,6 +219,9 @@ func (t *tap) Write(p []byte) (int, error) {
 // note keeps the id of a packet that will be answered.
 func (t *tap) note(p []byte) error {
 	kind := p[0] >> 4
+	if kind == pktPingreq {
+		t.pinged.Store(time.Now().UnixNano())
+	}
 	if kind != pktPublish && kind != pktSubscribe && kind != pktUnsubscribe {
 		return nil
 	}
