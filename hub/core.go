@@ -61,7 +61,7 @@ func (c *Core) Publish(ctx context.Context, m Message, done func(error)) {
 	if m.Arrived == (storage.Stamp{}) {
 		m.Arrived = c.clock.Now()
 	}
-	r := storage.Record{Sender: string(m.From), Stamp: m.Arrived, With: m.With}
+	r := storage.Record{Sender: string(m.From), Stamp: m.Arrived, With: m.With, Order: m.Order}
 	err := admit(&m)
 	if err == nil {
 		for _, d := range c.route(&m) {

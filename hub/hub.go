@@ -82,6 +82,7 @@ type Message struct {
 	Props   wire.Bag
 	Body    []byte           // not changed after Publish
 	With    []storage.Change // state that becomes true exactly when the message is kept
+	Order   *storage.Order   // after an ErrFull nothing more of it is kept until Resume; may be nil
 }
 
 // Size is what IoT Hub counts: body plus names and values of the properties.

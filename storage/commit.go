@@ -18,6 +18,7 @@ type request struct {
 	bytes   bool // grows the store: refused when it is full
 	weight  int  // of a lazy one, in positions
 	spans   int  // runs of positions that it ends
+	order   *Order
 	size    int
 }
 
@@ -35,7 +36,7 @@ const timerSlack = 200 * time.Microsecond
 // ErrFull, ErrTooBig, ErrClosed or ErrBroken, and then it is in none. Append
 // blocks only while half a segment is waiting already, until ctx ends.
 func (db *DB) Append(ctx context.Context, r Record, done func(error)) {
-	req := &request{done: done}
+	req := &request{done: done, order: r.Order}
 	if len(r.To) > 0 {
 		req.changes, req.bytes = append(req.changes, &store{rec: &r}), true
 	}
@@ -240,6 +241,7 @@ func (db *DB) write(batch []*request) (kept int, err error) {
 	if err := db.makeRoom(batch, verdict); err != nil {
 		return 0, err
 	}
+	keepOrder(batch, verdict)
 	db.mu.Lock()
 	g := db.group()
 	for i, r := range batch {

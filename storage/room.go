@@ -148,6 +148,9 @@ func (db *DB) refuse(batch []*request, verdict []error, which func(*request) boo
 	}
 }
 
+// errBehind is for what fits, and would pass something that did not.
+var errBehind = fmt.Errorf("%w: a record before it was refused", ErrFull)
+
 // errLater marks a request that is put back into the line.
 var errLater = errors.New("later")
 

@@ -58,6 +58,7 @@ type Record struct {
 	Body   []byte // not changed after Append
 	To     []Dest // at least one, unless the record is only its Changes
 	With   []Change
+	Order  *Order // the stream that it belongs to, or nil
 }
 
 // Dest is one queue that a record is for.

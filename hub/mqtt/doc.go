@@ -37,13 +37,10 @@
 // inherited by whoever comes under the same client id. So mochi sees each
 // connection as a client of its own, with a name that nobody ever had.
 //
-// Caveats. Of what a client has under way at the moment when the store fills up,
-// some may be kept and what came before it only later: they were with the hub when
-// the first refusal came back. Sessions, retained messages and what waits for
-// clients are in memory: they do not survive a restart, while what goes up does.
-// Quality of service 2 and shared subscriptions are not offered, twins are
-// answered with 501, a module's inputs get nothing. MQTT 5 properties go from
-// client to client and not up. An IoT Hub client's outbox ends with its
-// connection: the cloud keeps cloud-to-device messages until they are
-// acknowledged, and sends them again.
+// Caveats. Sessions, retained messages and what waits for clients are in memory:
+// they do not survive a restart, while what goes up does. Quality of service 2 and
+// shared subscriptions are not offered, twins are answered with 501, a module's
+// inputs get nothing. MQTT 5 properties go from client to client and not up. An IoT
+// Hub client's outbox ends with its connection: the cloud keeps cloud-to-device
+// messages until they are acknowledged, and sends them again.
 package mqtt

@@ -14,9 +14,7 @@ import (
 )
 
 // The whole way with a real store that is full: devices wait, the drain makes room
-// for them, and all that they sent is in the queue once. (What they have under way
-// at the very moment when it fills up may be kept in part, and that out of order:
-// it was handed over before the first refusal was known.)
+// for them, and all that they sent is in the queue once and in order.
 func TestFullStore(t *testing.T) {
 	db, err := storage.Open(t.TempDir(), storage.Options{SegmentBytes: 1 << 20, MaxBytes: 4 << 20})
 	if err != nil {
@@ -61,7 +59,7 @@ func TestFullStore(t *testing.T) {
 	eventually(t, "the store is full", db.Full)
 
 	q := db.Queue(hub.Lane("up", 5))
-	seen := map[string]bool{}
+	seen, last := map[string]bool{}, map[string]int{"d1": -1, "d2": -1}
 	var after storage.Position
 	end := time.Now().Add(2 * patience)
 	for got := 0; got < 2*count; {
@@ -85,6 +83,10 @@ func TestFullStore(t *testing.T) {
 				t.Errorf("message %s came twice", key)
 			}
 			seen[key] = true
+			if n != last[item.Sender]+1 {
+				t.Errorf("message %s came after %d", key, last[item.Sender])
+			}
+			last[item.Sender] = n
 			ps = append(ps, item.Position)
 		}
 		after, got = at, got+len(items)

@@ -16,6 +16,7 @@ import (
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/hub/identity"
 	"holdfast.dev/holdfast/hub/wire"
+	"holdfast.dev/holdfast/storage"
 )
 
 const (
@@ -66,6 +67,7 @@ type conn struct {
 	wake   chan struct{} // something for pump to do
 	taken  chan struct{} // pump has taken answers to be written
 	slots  chan struct{} // one for each publish that is not done with
+	order  storage.Order // of what it publishes
 
 	wmu sync.Mutex // one write at a time
 

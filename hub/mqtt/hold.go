@@ -133,6 +133,7 @@ func (c *conn) retry() {
 			c.mu.Unlock()
 			continue
 		}
+		c.order.Resume()           // all have landed: from here the oldest goes first
 		room := len(h.failed) == 0 // of the last round
 		h.behind = append(h.failed, h.behind...)
 		h.failed = nil

@@ -130,6 +130,7 @@ func (c *conn) keep(p *publication, m hub.Message, others *message) {
 		c.refuse(p, cause{"too large", codeSpecific, fmt.Errorf("message has %d bytes, at most %d are allowed", n, wire.MaxMessage)})
 		return
 	}
+	m.Order = &c.order
 	c.hand(attempt{p: p, m: m, others: others})
 }
 
