@@ -257,7 +257,7 @@ func (c *conn) acked(id uint16) bool {
 	e := c.open[id]
 	if e != nil {
 		delete(c.open, id)
-		e.settled, c.useful = true, true
+		e.settled, e.acked, c.useful = true, time.Now(), true
 	}
 	c.s.mu.Unlock()
 	if e == nil {

@@ -148,9 +148,10 @@ func (s *session) serve(ctx context.Context, c *conn) error {
 		case <-s.wakeOwn():
 			s.u.challenge(true)
 		case now := <-tick.C:
+			late := s.overdue(now)
 			switch {
-			case s.overdue(now):
-				c.lost(errNoAck)
+			case late != nil:
+				c.lost(late)
 			case s.idle(now), now.Sub(c.born) > c.old:
 				c.finish(now.Add(tokenLife)) // or until overdue
 			}
@@ -189,8 +190,12 @@ func (c *conn) finish(end time.Time) {
 		case <-c.down:
 			return
 		case now := <-tick.C:
-			if now.After(end) || s.overdue(now) {
-				c.lost(errNoAck)
+			late := s.overdue(now)
+			if late == nil && now.After(end) {
+				late = errNoAck
+			}
+			if late != nil {
+				c.lost(late)
 				return
 			}
 		}

@@ -3,6 +3,7 @@ package iothub
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"sync"
 	"time"
@@ -17,6 +18,7 @@ type entry struct {
 	size    int // what it counts in the total window, bytes
 	done    func(error)
 	sent    time.Time // when it was handed to the library; zero before
+	acked   time.Time // when its acknowledgement came; zero before
 	settled bool      // its end is known: err
 	err     error
 }
@@ -255,12 +257,35 @@ func (s *session) front() *entry {
 	return nil
 }
 
-// overdue says whether the acknowledgement that is next in order has been
-// outstanding for too long. The hub acknowledges in order, so while it is merely
-// slow (IoT Hub throttles so) there is progress at the front; where it has left
-// one out there is none, whatever comes behind.
-func (s *session) overdue(now time.Time) bool {
-	return s.waits(now) > s.u.set.timings.ack
+// overdue says why a connection is to be given up for want of an acknowledgement,
+// nil if it is not. The hub acknowledges in order, so while it is merely slow (IoT
+// Hub throttles so) there is progress at the front; where it has left one out there
+// is none, whatever comes behind. That later ones have come is evidence enough to
+// wait no longer than skip.
+func (s *session) overdue(now time.Time) error {
+	set := s.u.set.timings
+	switch late := s.waits(now); {
+	case late > set.ack:
+		return fmt.Errorf("%w: the hub has acknowledged nothing for %v", errNoAck, late.Round(100*time.Millisecond))
+	case late > set.skip && s.skipped(now) > set.skip:
+		return fmt.Errorf("%w: the hub has left a message out, and acknowledged later ones for %v", errNoAck, set.skip)
+	}
+	return nil
+}
+
+// skipped is how long ago a message was acknowledged although an earlier one was
+// not; 0 if none was.
+func (s *session) skipped(now time.Time) (d time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	open := false
+	for _, e := range s.queue[:min(s.next, len(s.queue))] {
+		open = open || !e.settled
+		if open && !e.acked.IsZero() {
+			d = max(d, now.Sub(e.acked))
+		}
+	}
+	return d
 }
 
 // underway is the number of messages handed to the connection and not settled.

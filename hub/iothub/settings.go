@@ -46,6 +46,7 @@ type timings struct {
 	connect   time.Duration // dial, TLS and CONNACK together
 	keepAlive time.Duration // silence after which a ping is sent; whole seconds
 	ping      time.Duration // the library's patience with a ping; attend's is shorter
+	skip      time.Duration // see session.overdue
 	ask       time.Duration // silence after which a ping is sent where something waits for an acknowledgement
 	grace     time.Duration // silence after a ping after which the connection is dead; see conn.attend
 	idle      time.Duration // a connection that nobody needs is closed after it
@@ -66,6 +67,7 @@ func newTimings(ack time.Duration) timings {
 		connect:   min(20*time.Second, ack),
 		keepAlive: max(time.Second, (ack * 2 / 3).Truncate(time.Second)),
 		ping:      ack,
+		skip:      ack / 3,
 		ask:       max(time.Second, ack/6),
 		grace:     max(time.Second, ack/6),
 		idle:      5 * time.Minute,
