@@ -95,7 +95,7 @@ func TestProxy(t *testing.T) {
 		r.cfg.Proxy = proxy
 		u := newUpstream(t, r.cfg)
 		stop := start(t, u, newFakeHub(nil))
-		until(t, "refused", 5*time.Second, func() bool { return u.State().LastError != "" })
+		until(t, "refused", 5*time.Second, failed(u))
 		got := u.State().LastError
 		stop()
 		if !strings.Contains(got, want) || !strings.Contains(got, "[iothub] proxy") {
@@ -114,7 +114,7 @@ func TestForeignCertificate(t *testing.T) {
 	cfg.Connection = strings.Replace(cfg.Connection, testHost, "another.hub.test", 1)
 	u := newUpstream(t, cfg)
 	start(t, u, newFakeHub(nil))
-	until(t, "refused", 5*time.Second, func() bool { return u.State().LastError != "" })
+	until(t, "refused", 5*time.Second, failed(u))
 	if got := u.State().LastError; !strings.Contains(got, "another.hub.test") {
 		t.Errorf("last error %q, want the name in it", got)
 	}

@@ -397,7 +397,7 @@ func TestNoSecrets(t *testing.T) {
 	l.ack = func(*talk) (byte, bool) { return 5, true }
 	u := newUpstream(t, l.config())
 	start(t, u, newFakeHub(nil))
-	until(t, "refused", 5*time.Second, func() bool { return u.State().LastError != "" })
+	until(t, "refused", 5*time.Second, failed(u))
 	st := fmt.Sprintf("%+v", u.State())
 	if strings.Contains(st, "c2VjcmV0") || strings.Contains(st, "sig=") {
 		t.Errorf("state holds a secret: %s", st)

@@ -120,6 +120,66 @@ func TestErrorForgotten(t *testing.T) {
 	}
 }
 
+// TestSilentState: a hub that says nothing is to be seen long before it is given
+// up, whether it leaves CONNECT, a message or a ping without an answer.
+func TestSilentState(t *testing.T) {
+	t.Parallel()
+	silent := func(u *Upstream, id hub.Identity) Connection {
+		st := u.State()
+		for _, c := range st.Connections {
+			if c.ID == id && st.Silent >= c.Silent {
+				return c
+			}
+		}
+		return Connection{}
+	}
+	const some = 200 * time.Millisecond
+
+	l := newLiar(t)
+	l.ack = func(c *talk) (byte, bool) { return 0, c.client != "mute" }
+	l.own = func(c *talk) { // answers no ping
+		for {
+			if _, err := c.read(); err != nil {
+				return
+			}
+		}
+	}
+	l.talk = func(c *talk) { l.answer(c, func(packet) {}) }
+	u := l.upstream(t, func(c *Config) { c.AckTimeout = hub.Duration(20 * time.Second) })
+	if c := silent(u, u.Gateway()); c.State != "connected" || c.Silent != 0 || c.Oldest != 0 {
+		t.Errorf("idle: %+v, want no silence", c)
+	}
+	o, mute := &outcomes{t: t}, &outcomes{t: t}
+	o.publish(u, message("d1", 0))
+	mute.publish(u, message("mute", 0))
+	until(t, "no acknowledgement", 5*time.Second, func() bool { c := silent(u, "d1"); return c.Silent > some && c.Oldest > some })
+	until(t, "no CONNACK", 5*time.Second, func() bool { return silent(u, "mute").Silent > some })
+	u.Wake()
+	until(t, "no answer to a ping", 5*time.Second, func() bool { c := silent(u, u.Gateway()); return c.Silent > some && c.Oldest == 0 })
+	if !u.Up() {
+		t.Errorf("link is down, want it still to be waited for")
+	}
+}
+
+// TestConnecting: the first attempt says what it is at.
+func TestConnecting(t *testing.T) {
+	t.Parallel()
+	l := newLiar(t)
+	l.ack = func(*talk) (byte, bool) { return 0, false }
+	u := newUpstream(t, l.config())
+	start(t, u, newFakeHub(nil))
+	until(t, "an attempt", 5*time.Second, func() bool { return l.count("gw/$edgeHub") == 1 })
+	if got, want := u.State().LastError, "connecting to "+l.addr; got != want {
+		t.Errorf("last error %q, want %q", got, want)
+	}
+	until(t, "its end", 5*time.Second, func() bool { return strings.Contains(u.State().LastError, "no answer to CONNECT") })
+}
+
+// failed says whether an attempt at the gateway's own connection has failed.
+func failed(u *Upstream) func() bool {
+	return func() bool { st := u.State(); return len(st.Connections) > 0 && st.Connections[0].LastError != "" }
+}
+
 // TestBadInTurn: a message that cannot go is answered in its turn, not before
 // those ahead of it.
 func TestBadInTurn(t *testing.T) {
