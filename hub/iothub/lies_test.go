@@ -147,41 +147,6 @@ func after(n int, c *talk, lie func(c *talk, n int, p packet)) func(packet) {
 	}
 }
 
-// TestLeftOut: a hub that leaves one acknowledgement out and sends later ones is
-// not waited for as long as one that sends none, and the reason is said.
-func TestLeftOut(t *testing.T) {
-	t.Parallel()
-	tests := []struct {
-		name string
-		lie  func(c *talk, n int, p packet)
-		most time.Duration
-		want string
-	}{
-		{"one", func(c *talk, n int, p packet) {
-			if n != 1 {
-				c.puback(p.id)
-			}
-		}, 3 * time.Second, "left a message out"},
-		{"all", func(*talk, int, packet) {}, 6 * time.Second, "acknowledged nothing"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			t.Parallel()
-			l := newLiar(t)
-			l.talk = func(c *talk) { l.answer(c, after(10, c, tt.lie)) }
-			u := l.upstream(t, func(c *Config) { c.AckTimeout = hub.Duration(4 * time.Second) })
-			o := &outcomes{t: t}
-			began := time.Now()
-			publish(o, u, 10)
-			until(t, "all done", 10*time.Second, func() bool { return o.count() == 10 })
-			if d := time.Since(began); d > tt.most {
-				t.Errorf("given up after %v, want %v at most", d, tt.most)
-			}
-			until(t, "the reason", time.Second, func() bool { return strings.Contains(fmt.Sprint(u.State()), tt.want) })
-		})
-	}
-}
-
 // reorder answers n publishes backwards, when all have come.
 func reorder(n int) func(*talk, int, packet) {
 	var ids []uint16

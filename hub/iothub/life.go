@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"syscall"
 	"time"
 
 	"holdfast.dev/holdfast/hub"
@@ -246,6 +247,7 @@ func (s *session) ended(ctx context.Context, c *conn, err error) {
 	s.outrun = errors.Is(err, errOutrun)
 	// What waits may go on waiting if nothing was under way: no order is at stake.
 	broken := err != nil && (c == nil || s.underway() > 0)
+	err = s.throw(now, c, err)
 	s.mu.Unlock()
 	s.tell(c, err)
 	if broken {
@@ -268,6 +270,28 @@ func (s *session) ended(ctx context.Context, c *conn, err error) {
 	}
 }
 
+const (
+	thrownAfter = time.Minute // a connection that lasted for longer was not thrown out by a rival
+	thrownOften = 3
+	rivals      = "another gateway may be using this identity: look whether its connection string is in use twice; or the hub closes on what is sent"
+)
+
+// throw notices a hub that closes one connection after the other soon after it was
+// opened: it does so when somebody else connects with the same identity, and two
+// such take turns for ever. The error says so then. Called with mu held.
+func (s *session) throw(now time.Time, c *conn, err error) error {
+	closed := errors.Is(err, errClosed) || errors.Is(err, syscall.ECONNRESET)
+	if c == nil || !closed || now.Sub(c.born) > thrownAfter {
+		s.thrown = 0
+		return err
+	}
+	s.thrown++
+	if s.thrown < thrownOften {
+		return err
+	}
+	return fmt.Errorf("%w %v after it was opened, the %d. time in a row: %s", err, now.Sub(c.born).Round(100*time.Millisecond), s.thrown, rivals)
+}
+
 // tell writes down how a connection ended.
 func (s *session) tell(c *conn, err error) {
 	if err == nil {
@@ -285,6 +309,9 @@ func (s *session) tell(c *conn, err error) {
 		log.Warn("cloud refuses a device")
 		s.note("refused", err)
 	default:
+		if s.thrown == thrownOften && !s.own { // of the gateway's own linkDown tells
+			log.Warn("cloud closes a device's connection again and again")
+		}
 		log.Debug("connection ended", "was_open", c != nil)
 		s.note("waiting", err)
 	}

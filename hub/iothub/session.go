@@ -66,6 +66,7 @@ type session struct {
 	since    time.Time
 	lastErr  string
 	failures int
+	thrown   int // connections in a row that the hub has closed soon; see throw
 	refused  bool
 	outrun   bool      // the last attempt was overtaken by a probe
 	retry    time.Time // next attempt

@@ -27,6 +27,7 @@ type State struct {
 	Up          bool
 	Since       time.Time     // when Up last changed
 	LastError   string        // why the gateway's own connection is not there, or "connecting to …" during the first attempt; "" while it is up
+	Hint        string        // what is odd about the gateway's own connection, also while it is up; "" if nothing is
 	Silent      time.Duration // the longest Silent of all connections: a hub and a way that are well answer within a second or two
 	Attempts    uint64        // connections tried since the start
 	Strays      uint64        // acknowledgements that belonged to nothing
@@ -42,6 +43,7 @@ type Connection struct {
 	Waiting   int           // messages that wait to be sent
 	Silent    time.Duration // for how long what it waits for (CONNACK, the next acknowledgement in order, the answer to a ping) has not come; 0 if it waits for nothing
 	Oldest    time.Duration // age of the oldest message under way since it was sent on this connection; 0 if none is
+	Hint      string        // that the hub closes it again and again, soon after it was opened; "" if it does not
 	LastError string        // what ended the last one, or kept it from being opened; "" if nothing did, and while connected
 }
 
@@ -53,6 +55,9 @@ func (u *Upstream) State() State {
 	for _, s := range u.all() {
 		c := s.state(now)
 		st.Silent = max(st.Silent, c.Silent)
+		if s.own {
+			st.Hint = c.Hint
+		}
 		if s.own && !up {
 			st.LastError = cmp.Or(c.LastError, "connecting to "+u.set.mqtt)
 		}
@@ -68,6 +73,9 @@ func (s *session) state(now time.Time) Connection {
 	c := Connection{
 		ID: s.id, State: s.phase, Since: s.since, InFlight: s.underway(), Waiting: len(s.queue) - min(s.next, len(s.queue)),
 		Silent: s.silent(now), LastError: s.lastErr,
+	}
+	if s.thrown >= thrownOften && (s.conn == nil || now.Sub(s.conn.born) < thrownAfter) {
+		c.Hint = rivals
 	}
 	if e := s.front(); e != nil && c.State == "connected" {
 		c.Oldest = now.Sub(e.sent)

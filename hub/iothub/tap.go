@@ -30,7 +30,10 @@ const (
 	writeTimeout = 10 * time.Second
 )
 
-var errGivenUp = errors.New("connection was given up")
+var (
+	errGivenUp = errors.New("connection was given up")
+	errClosed  = errors.New("hub closed the connection")
+)
 
 // observer is told what passes on the wire.
 type observer interface {
@@ -82,7 +85,7 @@ func (t *tap) Read(p []byte) (int, error) {
 			pass, err = t.inspect(pkt, body)
 		}
 		if err == io.EOF {
-			err = errors.New("hub closed the connection")
+			err = errClosed
 		}
 		if err != nil {
 			t.obs.lost(err)
