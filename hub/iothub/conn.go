@@ -82,10 +82,11 @@ func (s *session) connect(ctx context.Context) (*conn, error) {
 	if err == nil {
 		return c, nil
 	}
-	if why := context.Cause(ctx); errors.Is(why, errOutrun) || errors.Is(why, errLinkLost) {
-		return nil, fmt.Errorf("%w: connect to %s: %w", hub.ErrOffline, u.set.mqtt, why)
+	why := context.Cause(ctx)
+	if errors.Is(why, errOutrun) || errors.Is(why, errLinkLost) || errors.Is(why, errNoAnswer) {
+		err = fmt.Errorf("%w: connect to %s: %w", hub.ErrOffline, u.set.mqtt, why)
 	}
-	if l.heard.Load() == 0 {
+	if l.heard.Load() == 0 && !errors.Is(why, errOutrun) {
 		err = unreachableError{err}
 	}
 	return nil, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -214,6 +215,27 @@ func TestSilenceFound(t *testing.T) {
 	until(t, "link down", 2*time.Second, func() bool { return !u.Up() })
 	h.set(false)
 	repeatFrom(t, u, "d1", 6, 10, 10*time.Second)
+}
+
+// TestRenewInSilence: that the gateway's own connection cannot be renewed is known
+// long before the attempt's deadline, and nothing is stuck afterwards.
+func TestRenewInSilence(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	h := newHole(t, r.MQTTAddr())
+	r.cfg.Address, r.cfg.AckTimeout = h.addr, hub.Duration(30*time.Second)
+	u := newUpstream(t, r.cfg)
+	u.set.timings.renew = 500 * time.Millisecond
+	start(t, u, newFakeHub(nil))
+	until(t, "link up", 5*time.Second, u.Up)
+	h.set(true)
+	until(t, "link down", 10*time.Second, func() bool { return !u.Up() })
+	if got := u.State().LastError; !strings.Contains(got, "no answer for 4s") {
+		t.Errorf("last error %q, want the silence in it", got)
+	}
+	h.set(false)
+	until(t, "link up", 5*time.Second, u.Up)
+	repeat(t, u, "d1", 5, 5*time.Second)
 }
 
 // TestThinUplink: a far kernel that goes on taking bytes, slowly, is a sign of life

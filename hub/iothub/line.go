@@ -95,7 +95,7 @@ func (c *conn) attend() {
 			if now.Sub(tried) > set.ask && now.Sub(time.Unix(0, heard)) > set.ask && c.s.waits(now) > set.ask {
 				tried = now // it can take a while: one writes at a time
 				c.s.u.wg.Go(c.tap.ping)
-				c.s.u.askOwn(c)
+				c.s.u.askOwn()
 			}
 			continue
 		}
@@ -128,12 +128,9 @@ func (s *session) waits(now time.Time) time.Duration {
 	return min(now.Sub(e.sent), now.Sub(s.moved))
 }
 
-// askOwn asks the gateway's own connection, too, when another has gone silent: an
-// idle one would take longer to find out.
-func (u *Upstream) askOwn(c *conn) {
-	if c.s.own {
-		return
-	}
+// askOwn asks the gateway's own connection when another has gone silent: an idle
+// one would take longer to find out.
+func (u *Upstream) askOwn() {
 	s := u.session(u.Gateway())
 	if s == nil {
 		return

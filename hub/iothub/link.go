@@ -108,23 +108,27 @@ func (u *Upstream) await(ctx context.Context, s *session) bool {
 // the gateway's own is abandoned when a probe that began later gets an answer and
 // it has heard nothing; or nothing since a probe went unanswered. A hub that is
 // merely slow to say CONNACK was heard and answers all probes: it gets its time.
-// Another identity's is abandoned when the link goes down.
+// Another identity's is abandoned when the link goes down; one that takes long is
+// a reason to ask whether the link is there.
 func (s *session) escort(ctx context.Context, abandon context.CancelCauseFunc, l *line) {
+	silent := time.NewTimer(probeTimeout)
+	defer silent.Stop()
 	if !s.own {
 		up, _, changed := s.u.link.state()
-		if up {
+		for up {
 			select {
 			case <-ctx.Done():
 				return
+			case <-silent.C:
+				s.u.askOwn()
 			case <-changed:
+				up = false
 			}
 		}
 		abandon(errLinkLost)
 		return
 	}
 	began := time.Now()
-	silent := time.NewTimer(probeTimeout)
-	defer silent.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -141,8 +145,9 @@ func (s *session) escort(ctx context.Context, abandon context.CancelCauseFunc, l
 				continue
 			}
 			s.u.far()
-			if up, _, _ := s.u.link.state(); up { // it was to be renewed
-				s.u.linkDown(errNoAnswer)
+			if up, _, _ := s.u.link.state(); up { // the last one was to be renewed: there is no way
+				abandon(errNoAnswer)
+				return
 			}
 		}
 	}
