@@ -136,7 +136,7 @@ func stateOf(files ...string) (state [2]fileState, err error) {
 			return state, withHint(fmt.Errorf("read certificate: %w", err), "the gateway's user must be able to read it")
 		}
 		if err != nil {
-			return state, fmt.Errorf("read certificate: %w", err)
+			return state, withHint(fmt.Errorf("read certificate: %w", err), "put the file there, or leave out [tls] certificate and key: the gateway makes its own")
 		}
 		state[i] = fileState{info.Size(), info.ModTime()}
 	}

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"strconv"
@@ -142,7 +143,7 @@ func Load(path string) (Config, []Fault, error) {
 	if path == "" {
 		return Config{}.filled(), nil, nil
 	}
-	doc, err := os.ReadFile(path)
+	doc, err := readSome(path, maxConfig)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Config{}, nil, withHint(fmt.Errorf("read configuration: %w", err),
 			"without --config and HOLDFAST_CONFIG the gateway runs with its defaults")
@@ -152,6 +153,23 @@ func Load(path string) (Config, []Fault, error) {
 	}
 	c, faults := parse(doc)
 	return c.filled(), faults, nil
+}
+
+// maxConfig is far more than a configuration needs: a device file or a disk image
+// given by mistake is told from one.
+const maxConfig = 1 << 20 // bytes
+
+func readSome(path string, most int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	doc, err := io.ReadAll(io.LimitReader(f, most+1))
+	if err == nil && int64(len(doc)) > most {
+		err = fmt.Errorf("%s: it has more than %d bytes, and is no configuration", path, most)
+	}
+	return doc, err
 }
 
 // filled has the defaults of cmd/holdfast's own parts; the rooms fill in theirs.

@@ -5,10 +5,14 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/storage"
 )
+
+// longSilence is worth a word: a hub that is well answers within a second or two.
+const longSilence = 5 * time.Second
 
 // health is the chain that the page and every other place report: the first that
 // is not well is the reason.
@@ -67,8 +71,13 @@ func (g *gateway) damage() error {
 }
 
 func (g *gateway) uplink() error {
-	if s := g.cloud.State(); !s.Up {
+	switch s := g.cloud.State(); {
+	case !s.Up:
 		return fmt.Errorf("no connection to %s: %s", g.cloud.Host(), s.LastError)
+	case s.Hint != "":
+		return errors.New(s.Hint)
+	case s.Silent > longSilence:
+		return fmt.Errorf("%s has not answered for %.0f s", g.cloud.Host(), s.Silent.Seconds())
 	}
 	return nil
 }
