@@ -19,7 +19,7 @@ type Config struct {
 	WindowBytes          int          `toml:"window_bytes"`           // bytes under way in all: 8 MiB if zero
 	Rate                 float64      `toml:"rate"`                   // messages a second in all; no limit if zero
 	ConnectionsPerSecond float64      `toml:"connections_per_second"` // opened at most: 20 if zero
-	AckTimeout           hub.Duration `toml:"ack_timeout"`            // silence after which a connection is given up: 30s if zero
+	AckTimeout           hub.Duration `toml:"ack_timeout"`            // longest wait for an acknowledgement: 30s if zero; a connection on which nothing at all is heard is given up after a third of it
 	ParkRetry            hub.Duration `toml:"park_retry"`             // when a refused device is tried again: 10m if zero
 	Priority             *int         `toml:"priority"`               // of telemetry, 0 (first) to 9; 5 if not given
 	TTL                  hub.Duration `toml:"ttl"`                    // how long telemetry may wait; for ever if zero

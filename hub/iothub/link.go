@@ -12,10 +12,16 @@ import (
 
 // While the link is down the way back is looked for with a probe every probeLow to
 // probeHigh, so that it is noticed within 2 s, and half as often when it has been
-// down for longer than probeLong. A probe costs about 0.2 KB where packets vanish
-// (three SYNs), 0.1 KB where connections are refused, 0.7 KB where somebody takes
-// the connection and the hub does not answer, and 5 KB, once, where it does. So
-// an hour without a way costs at most 0.5, 0.3 or 1.1 MB.
+// down for longer than probeLong. What that costs on the wire, a minute, headers
+// counted:
+//
+//	                                                 a probe   first 10 min   later
+//	packets vanish (three SYNs)                      0.2 KB    10 KB          5 KB
+//	connections are refused                          0.1 KB     5 KB          2.5 KB
+//	connections are taken, the hub does not answer   0.7 KB    34 KB          17 KB
+//	the hub answers                                  5 KB      once
+//
+// Attempts that hang in silence add 3 KB a minute at most.
 //
 // Once the hub can be reached and still does not answer as it should, a probe is a
 // bare connection; it serves only to see the hub go away again and comes rarely.
