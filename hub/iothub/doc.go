@@ -31,7 +31,7 @@
 // hub closes the older connection of an identity. What that costs: see link.go.
 //
 // Caveats. IoT Hub allows one connection for each identity: two gateways with one
-// connection string throw each other out for ever; State.Hint says so. Cloud-to-device messages are
-// acknowledged to the cloud when the device has acknowledged them and can come
-// twice. Twins are not here yet.
+// connection string throw each other out for ever; State.Hint says so.
+// Cloud-to-device messages are acknowledged to the cloud when the device has
+// acknowledged them and can come twice. Twins are not here yet.
 package iothub
