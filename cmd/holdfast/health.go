@@ -11,8 +11,9 @@ import (
 	"holdfast.dev/holdfast/storage"
 )
 
-// longSilence is worth a word: a hub that is well answers within a second or two.
-const longSilence = 5 * time.Second
+// longSilence is worth a word: a hub that is well answers within a second or two,
+// and a connection that stays silent is given up soon after.
+const longSilence = 8 * time.Second
 
 // health is the chain that the page and every other place report: the first that
 // is not well is the reason.
