@@ -5,6 +5,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GO      := CGO_ENABLED=0 go
 BIN     := bin
 FUZZ    ?= 60s
+TAPES   ?= 320
 NODE    := testdata/node
 
 .DEFAULT_GOAL := help
@@ -23,9 +24,11 @@ run: build ## the story: gateway, cloud and devices on this machine, an outage w
 test: needs lint unit house fuzz outage ## everything that is checked before a change lands
 	@echo "make test: all passed"
 
-prove: build ## the long proof: 50,000 messages from 20 devices, a 30 s outage, two kills
+prove: build ## the long proofs: 50,000 messages through an outage with two kills and through silence; 10,000 power cuts
 	$(BIN)/bench outage --bin $(BIN) --prove --once $(ARGS)
+	$(BIN)/bench outage --bin $(BIN) --silent --outage 40s --duration 80s --drain-kills 1 --once
 	$(BIN)/bench ack --bin $(BIN)
+	HOLDFAST_TEST_CUTS=$(TAPES) go test -count=1 -v -run '^TestPowerCuts' ./storage
 
 lint:
 	@echo "== gofmt, vet, staticcheck"
