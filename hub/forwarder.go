@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"time"
 
@@ -168,6 +169,9 @@ func (f *Forwarder) take() {
 	f.events = nil
 	f.mu.Unlock()
 	for _, e := range events {
+		if !slices.Contains(f.lanes, e.f.lane) {
+			continue // of an earlier Run, which a panic has ended
+		}
 		f.count--
 		f.bytes -= e.bytes
 		e.f.inflight--
