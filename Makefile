@@ -32,7 +32,7 @@ prove: build ## the long proofs: 50,000 messages through an outage with two kill
 
 lint:
 	@echo "== gofmt, vet, staticcheck"
-	@test -z "$$(gofmt -l cmd hub storage | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }
+	@test -z "$$(gofmt -l cmd hal hub storage | tee /dev/stderr)" || { echo "run gofmt -w on the files above"; exit 1; }
 	go vet -tags house ./...
 	go tool staticcheck -tags house ./...
 

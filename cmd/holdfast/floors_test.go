@@ -20,7 +20,7 @@ const module = "holdfast.dev/holdfast"
 // may use what it likes. Test code may go anywhere below the roof.
 var floors = map[string]struct{ ours, foreign string }{
 	// roof
-	"cmd/holdfast": {"hub hub/wire hub/identity hub/mqtt hub/iothub hub/web hub/console storage", "github.com/spf13/cobra github.com/pelletier/go-toml/v2 golang.org/x/term golang.org/x/sys"},
+	"cmd/holdfast": {"hal/link hub hub/wire hub/identity hub/mqtt hub/iothub hub/web hub/console storage", "github.com/spf13/cobra github.com/pelletier/go-toml/v2 golang.org/x/term golang.org/x/sys"},
 	"cmd/hubsim":   {"hub hub/wire hub/iothub/hubtest", "github.com/spf13/cobra"},
 	"cmd/bench":    {"hub hub/wire hub/identity storage hub/iothub/hubtest", "*"},
 	// second floor
@@ -30,6 +30,7 @@ var floors = map[string]struct{ ours, foreign string }{
 	"hub/web":            {"hub hub/wire hub/identity storage", ""},
 	"hub/console":        {"hub hub/wire hub/identity storage", "github.com/spf13/cobra"},
 	// mezzanine
+	"hal/link":     {"", "golang.org/x/sys"},
 	"hub/identity": {"hub hub/wire storage", "golang.org/x/crypto golang.org/x/sync golang.org/x/time"},
 	// first floor
 	"hub": {"hub/wire storage", ""},

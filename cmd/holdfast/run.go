@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"holdfast.dev/holdfast/hal/link"
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/hub/console"
 	"holdfast.dev/holdfast/hub/identity"
@@ -90,6 +91,7 @@ func (g *gateway) services() []Service {
 			Service{Name: "cloud", Run: func(ctx context.Context) error { return g.cloud.Run(ctx, g.core) }, Grace: 10 * time.Second},
 			Service{Name: "forwarder", Run: g.forwarder().Run},
 			Service{Name: "parole", Run: g.parole},
+			Service{Name: "links", Run: func(ctx context.Context) error { return link.Watch(ctx, g.cloud.Wake) }},
 		)
 	}
 	return append(list,
