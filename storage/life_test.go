@@ -75,3 +75,57 @@ func TestLifeAfterDamage(t *testing.T) {
 		})
 	}
 }
+
+// One frame after the other is harmed, in a store that was half drained while it was
+// filled, so that ends are lost as well as records. Over the next lives it opens,
+// drains, and its ledger adds up.
+func TestLifeAfterAnyFrame(t *testing.T) {
+	o := Options{tiny: true, SegmentBytes: 64 << 10}
+	base := t.TempDir()
+	db := open(t, base, o)
+	q := db.Queue("up")
+	for i := range 60 {
+		add(t, db, string(rune('a'+i%3)), i, 3, "up")
+		if i%2 == 1 {
+			settleNow(t, q, Delivered, Position(3*i-2), Position(3*i))
+		}
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	segments, _ := filepath.Glob(filepath.Join(base, "journal", "0*"))
+	if len(segments) < 3 {
+		t.Fatalf("only %d segments", len(segments))
+	}
+	for _, s := range segments {
+		for _, off := range frames(t, s) {
+			dir := copyStore(t, base)
+			harm(t, filepath.Join(dir, "journal", filepath.Base(s)), off+60, []byte{0x5a, 0xa5})
+			for life := range 3 {
+				db, err := Open(dir, o)
+				if err != nil {
+					t.Fatalf("%s at %d, life %d: %v", filepath.Base(s), off, life, err)
+				}
+				if err := db.Verify(); err != nil {
+					t.Errorf("%s at %d, life %d: %v", filepath.Base(s), off, life, err)
+				}
+				q := db.Queue("up")
+				items, _, _ := q.Read(0, Limit{Records: 1000}, nil)
+				var ps []Position
+				for _, it := range items {
+					ps = append(ps, it.Position)
+				}
+				settleNow(t, q, Delivered, ps...)
+				for i := range 20 { // the harmed segment is given up meanwhile
+					add(t, db, "z", i, 2, "other")
+				}
+				if err := db.Verify(); err != nil {
+					t.Errorf("%s at %d, life %d, drained: %v", filepath.Base(s), off, life, err)
+				}
+				if err := db.Close(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+	}
+}

@@ -33,15 +33,33 @@ const (
 // ID is the store's own, drawn when it was made.
 func (db *DB) ID() uint64 { return db.id }
 
-// missing counts what the ledger holds open and the index does not have. Called
-// with db.mu held, after countOpen.
+// missing counts where ledger and index differ: what the one holds open and the
+// other does not have, or the reverse. Called with db.mu held, after countOpen.
 func (db *DB) missing() (n uint64) {
 	for _, row := range db.ledger {
-		if b := row.Balance(); b > 0 {
-			n += uint64(b)
-		}
+		n += uint64(max(row.Balance(), -row.Balance()))
 	}
 	return n
+}
+
+// agrees says whether the ledger counts as open what the index has. Called with
+// db.mu held or in replay.
+func (db *DB) agrees() bool {
+	open := map[rowKey]uint64{}
+	for _, q := range db.byID {
+		for _, e := range q.entries {
+			if !e.settled() {
+				open[rowKey{e.sender(), q.id}]++
+			}
+		}
+	}
+	for k, row := range db.ledger {
+		if row.Pending+row.Parked != open[k] {
+			return false
+		}
+		delete(open, k)
+	}
+	return len(open) == 0
 }
 
 // reportMissing says what is missing at either end. known is whether damage was
@@ -49,9 +67,9 @@ func (db *DB) missing() (n uint64) {
 func (db *DB) reportMissing(known bool, old uint64) error {
 	if !known && old > 0 {
 		if db.o.check {
-			return fmt.Errorf("%d records are in the ledger and not in the index, though nothing was damaged", old)
+			return fmt.Errorf("ledger and index differ by %d records, though nothing was damaged", old)
 		}
-		db.log.Error("older segments of the journal are missing, or were damaged in an earlier life", "records", old)
+		db.log.Error("ledger and journal differ: older segments are missing, or were damaged in an earlier life", "records", old)
 		db.stats.Damage = append(db.stats.Damage, Damage{File: filepath.Join(db.dir, "journal"), Records: old})
 	}
 	at, ok := db.readNext()

@@ -13,13 +13,12 @@ import (
 //
 // The picture at the head of the oldest segment is the ground; everything after is
 // applied to it in order. A later picture says what is known already, unless
-// something could not be read: then its maps and ledger take the place of ours,
-// and what it counted as open but is not in the index is lost to damage. A later
-// picture that is not whole itself says nothing.
+// something could not be read: from then on the maps and the ledger of each take the
+// place of ours, and what the last one counted as open but is not in the index is
+// lost to damage. A later picture that is not whole itself says nothing.
 type replay struct {
 	db       *DB
 	pictured bool     // the ground has been laid
-	damaged  bool     // something was missing since the last picture
 	ever     bool     // something was missing
 	taken    *picture // being read
 	segment  uint32   // of the frame at hand
@@ -57,7 +56,7 @@ func (r *replay) frame(f journal.Frame) error {
 }
 
 // missing notes that something could not be read.
-func (r *replay) missing() { r.damaged, r.ever = true, true }
+func (r *replay) missing() { r.ever = true }
 
 // abandon gives up a picture that was never finished: by a crash, for want of
 // room, or because damage took its end.
@@ -184,7 +183,8 @@ func (r *replay) set(in *reader) {
 	}
 }
 
-// end closes a picture.
+// end closes a picture. After damage it may count what is gone, if it is older than
+// the opening that found out: then it is no ground for a later life.
 func (r *replay) end() error {
 	p, first := r.taken, !r.pictured
 	r.taken, r.pictured = nil, true
@@ -193,9 +193,11 @@ func (r *replay) end() error {
 		p.lay(r, true)
 	case p.partial:
 		return nil
-	case r.damaged:
+	case r.ever:
 		p.lay(r, false)
-		r.damaged = false
+		if !r.db.agrees() {
+			return nil
+		}
 	case r.db.o.check:
 		if err := p.compare(r.db); err != nil {
 			return err
