@@ -61,7 +61,7 @@ func (g *gateway) damage() error {
 	for _, db := range []*storage.DB{g.state, g.queue} {
 		for _, d := range db.Stats().Damage {
 			if !d.Torn && d.Kept == "" {
-				return fmt.Errorf("%d records are missing from %s", d.Records, d.File)
+				return fmt.Errorf("at least %d records are missing from %s", d.Records, d.File)
 			}
 			if !d.Torn {
 				return fmt.Errorf("%s could not be read at offset %d: %d records; kept in %s", d.File, d.Offset, d.Records, d.Kept)
@@ -78,7 +78,13 @@ func (g *gateway) uplink() error {
 	case s.Hint != "":
 		return errors.New(s.Hint)
 	case s.Silent > longSilence:
-		return fmt.Errorf("%s has not answered for %.0f s", g.cloud.Host(), s.Silent.Seconds())
+		return fmt.Errorf("%s has not acknowledged what was due for %.0f s", g.cloud.Host(), s.Silent.Seconds())
+	default:
+		for _, c := range s.Connections {
+			if c.Hint != "" {
+				return fmt.Errorf("%s gets nothing up: %s", c.ID, c.Hint)
+			}
+		}
 	}
 	return nil
 }

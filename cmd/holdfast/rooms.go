@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"path/filepath"
+	"time"
 
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/hub/identity"
@@ -34,18 +35,36 @@ func (g *gateway) openStores() (err error) {
 	}
 	log := g.log.With("service", "stores")
 	o := storage.Options{Clock: g.clock, Log: log, SegmentBytes: stateSegment, MaxBytes: stateMax}
-	if g.state, err = storage.Open(filepath.Join(g.cfg.Data, "state"), o); err != nil {
+	state := filepath.Join(g.cfg.Data, "state")
+	if g.state, err = openPatiently(state, o); err != nil {
+		if errors.Is(err, storage.ErrDamaged) {
+			return withHint(err, "nothing waits in it: move %s away, and the list of devices is fetched from the cloud again", state)
+		}
 		return err
 	}
 	o = g.cfg.Store.Options(g.clock)
 	o.Log = log
-	if g.queue, err = storage.Open(mark.folder, o); err != nil {
+	if g.queue, err = openPatiently(mark.folder, o); err != nil {
 		return err
 	}
 	if err := mark.keep(g.queue.ID()); err != nil {
 		return err
 	}
 	return g.queue.Verify()
+}
+
+// patience is how long a store may be in use when the gateway starts: a console
+// command may be looking into it.
+const patience = 3 * time.Second
+
+func openPatiently(dir string, o storage.Options) (*storage.DB, error) {
+	for end := time.Now().Add(patience); ; {
+		db, err := storage.Open(dir, o)
+		if !errors.Is(err, storage.ErrLocked) || time.Now().After(end) {
+			return db, err
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
 }
 
 // watchStores ends the gateway when a store can no longer be written: only
