@@ -37,13 +37,3 @@ func (h Health) Report() []Finding {
 	}
 	return out
 }
-
-// First gives the first finding that is not well.
-func (h Health) First() (Finding, bool) {
-	for _, f := range h.Report() {
-		if !f.OK {
-			return f, true
-		}
-	}
-	return Finding{}, false
-}
