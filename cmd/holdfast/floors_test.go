@@ -22,7 +22,7 @@ var floors = map[string]struct{ ours, foreign string }{
 	// roof
 	"cmd/holdfast": {"hal/link hub hub/wire hub/identity hub/mqtt hub/iothub hub/web hub/console storage", "github.com/spf13/cobra github.com/pelletier/go-toml/v2 golang.org/x/term golang.org/x/sys"},
 	"cmd/hubsim":   {"hub hub/wire hub/iothub/hubtest", "github.com/spf13/cobra"},
-	"cmd/bench":    {"hub hub/wire hub/identity storage hub/iothub/hubtest", "*"},
+	"cmd/bench":    {"hub hub/wire hub/identity storage storage/crashdisk hub/iothub/hubtest", "*"},
 	// second floor
 	"hub/mqtt":           {"hub hub/wire hub/identity storage", "github.com/mochi-mqtt/server/v2 github.com/gorilla/websocket"},
 	"hub/iothub":         {"hub hub/wire hub/identity storage", "github.com/eclipse/paho.mqtt.golang github.com/gorilla/websocket golang.org/x/net golang.org/x/sync golang.org/x/time"},
@@ -35,8 +35,10 @@ var floors = map[string]struct{ ours, foreign string }{
 	// first floor
 	"hub": {"hub/wire storage", ""},
 	// ground
-	"storage":         {"storage/journal", "golang.org/x/sys golang.org/x/sync"},
-	"storage/journal": {"", "golang.org/x/sys"},
+	"storage":            {"storage/journal storage/generation", "golang.org/x/sys golang.org/x/sync"},
+	"storage/generation": {"storage/journal", "github.com/dgraph-io/badger/v4 github.com/klauspost/compress golang.org/x/sys"},
+	"storage/journal":    {"", "golang.org/x/sys"},
+	"storage/crashdisk":  {"", "github.com/hanwen/go-fuse/v2 golang.org/x/sys"},
 	"hub/wire":        {"", ""},
 }
 
