@@ -39,7 +39,7 @@ var floors = map[string]struct{ ours, foreign string }{
 	"storage/generation": {"storage/journal", "github.com/dgraph-io/badger/v4 github.com/klauspost/compress golang.org/x/sys"},
 	"storage/journal":    {"", "golang.org/x/sys"},
 	"storage/crashdisk":  {"", "github.com/hanwen/go-fuse/v2 golang.org/x/sys"},
-	"hub/wire":        {"", ""},
+	"hub/wire":           {"", ""},
 }
 
 func TestFloors(t *testing.T) {
