@@ -47,6 +47,9 @@ func (db *DB) claim() (m marks, err error) {
 		if m, err = readMarks(names); err != nil {
 			return m, err
 		}
+		if len(m.write) > 0 {
+			db.reach("a mark is missing")
+		}
 		return m, db.takeLock()
 	}
 	if err := db.takeLock(); err != nil {
@@ -98,6 +101,7 @@ func (db *DB) isEmpty() (bool, error) {
 			if err != nil || len(in) > 1 || len(in) == 1 && in[0].Name() != "STORE.tmp" {
 				return false, nil
 			}
+			db.reach("founding interrupted before its first mark")
 		default:
 			return false, nil
 		}

@@ -162,8 +162,12 @@ func (db *DB) replayed(r *replay, u usage) error {
 	if len(db.pictured) > 0 && r.whole == db.j.Newest() {
 		return db.reclaim()
 	}
+	if r.frames > 0 {
+		db.reach("the newest segment has no whole picture")
+	}
 	if err := db.rotate(); err != nil {
 		if errors.Is(err, journal.ErrNoSpace) && r.frames > 0 {
+			db.reach("opened full, without a picture in the newest segment")
 			db.full.Store(true)
 			return nil // it can still be drained into the reserve
 		}

@@ -65,6 +65,8 @@ func (r *replay) abandon() {
 		r.missing()
 		r.taken.lay(r, true) // some ground is better than none
 		r.pictured = true
+	} else {
+		r.db.reach("a picture was not finished")
 	}
 	r.taken = nil
 }
@@ -260,6 +262,7 @@ func (db *DB) quarantine(d journal.Damage) error {
 		name = ""
 	}
 	if d.Tail {
+		db.reach("the newest frame is torn")
 		db.log.Warn("end of the journal is torn; it was never acknowledged unless the disk rots",
 			"segment", d.File, "offset", d.Offset, "bytes", d.Bytes, "kept", name)
 	} else {

@@ -124,9 +124,10 @@ type Options struct {
 	Linger       time.Duration // longest wait for company before a commit: 1 ms if zero, none if negative
 
 	// Set by tests.
-	disk  journal.Disk
-	check bool // replay compares every picture with what it has
-	tiny  bool // segments may be smaller than 1 MiB
+	disk    journal.Disk
+	check   bool                // replay compares every picture with what it has
+	tiny    bool                // segments may be smaller than 1 MiB
+	reached func(branch string) // is told which of the rare branches of recovery are taken
 }
 
 // Stats are a DB's figures.
