@@ -1,0 +1,244 @@
+package crashdisk
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// need skips where the machine cannot do it.
+func need(t *testing.T, plain bool) {
+	t.Helper()
+	if err := Missing(plain); err != nil {
+		t.Skip(err)
+	}
+}
+
+// opened opens a disk for one test.
+func opened(t *testing.T, o Options) *Disk {
+	t.Helper()
+	need(t, o.Plain)
+	o.Folder = t.TempDir()
+	if o.Name == "" {
+		o.Name = "test"
+	}
+	if o.Bytes == 0 {
+		o.Bytes = 32 << 20
+	}
+	d, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := d.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return d
+}
+
+// steady makes a file of n pages on a disk that overwriting does not change.
+func steady(t *testing.T, d *Disk, n int) *os.File {
+	t.Helper()
+	f, err := os.Create(filepath.Join(d.Dir(), "file"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	if _, err := f.Write(make([]byte, n*4096)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	return f
+}
+
+// overwrite writes a page of f and flushes it, n times.
+func overwrite(t *testing.T, f *os.File, n int) {
+	t.Helper()
+	page := make([]byte, 4096)
+	for i := range n {
+		if _, err := f.WriteAt(page, int64(i%8)*4096); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+func counted(t *testing.T, d *Disk) Counts {
+	t.Helper()
+	c, err := d.Counts()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// What was written over costs one flush and its own bytes, and both sides of the
+// device count the same.
+func TestCounts(t *testing.T) {
+	const n = 100
+	for _, plain := range []bool{false, true} {
+		t.Run(fmt.Sprintf("plain %v", plain), func(t *testing.T) {
+			d := opened(t, Options{Plain: plain})
+			f := steady(t, d, 8)
+			kernel, mine := counted(t, d), d.Received()
+			overwrite(t, f, n)
+			kernel, mine = counted(t, d).Minus(kernel), d.Received().Minus(mine)
+			// The kernel may write an inode or two of its own accord meanwhile.
+			if kernel.Flushes < n || kernel.Flushes > n+10 || kernel.Bytes < n*4096 || kernel.Bytes > (n+30)*4096 {
+				t.Errorf("the kernel counted %+v for %d pages, each flushed", kernel, n)
+			}
+			if plain {
+				return
+			}
+			if mine.Flushes != kernel.Flushes || mine.Bytes != kernel.Bytes || mine.Writes > kernel.Writes {
+				t.Errorf("the kernel counted %+v, this side %+v", kernel, mine)
+			}
+		})
+	}
+}
+
+// A file that grows costs its journal too: the counts must be able to tell.
+func TestCountsTellGrowing(t *testing.T) {
+	const n = 50
+	d := opened(t, Options{})
+	f := steady(t, d, 1)
+	before := counted(t, d)
+	for range n {
+		if _, err := f.Write(make([]byte, 4096)); err != nil {
+			t.Fatal(err)
+		}
+		if err := unix.Fdatasync(int(f.Fd())); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c := counted(t, d).Minus(before); c.Flushes < 2*n*9/10 || c.Bytes < 2*n*4096 {
+		t.Errorf("%+v for %d pages of a file that grows", c, n)
+	}
+}
+
+// A slow disk takes as long as it says: not less, and little more, whatever else
+// the machine is doing.
+func TestDelay(t *testing.T) {
+	for name, c := range map[string]struct {
+		delay Delay
+		do    func(*testing.T, *os.File)
+		want  time.Duration
+	}{
+		"a write and a flush": {SDCard(), func(t *testing.T, f *os.File) { overwrite(t, f, 30) },
+			30 * (800*time.Microsecond + 8*time.Millisecond + 4096*time.Second/15e6)},
+		"bytes": {Delay{PerSecond: 15e6}, func(t *testing.T, f *os.File) {
+			if _, err := f.WriteAt(make([]byte, 4<<20), 0); err != nil {
+				t.Fatal(err)
+			}
+			if err := unix.Fdatasync(int(f.Fd())); err != nil {
+				t.Fatal(err)
+			}
+		}, 4 << 20 * time.Second / 15e6},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := opened(t, Options{Delay: c.delay})
+			f := steady(t, d, 1024)
+			start := time.Now()
+			c.do(t, f)
+			if took := time.Since(start); took < c.want || took > 2*c.want {
+				t.Errorf("took %v, want %v to twice as much", took, c.want)
+			}
+		})
+	}
+}
+
+// What a killed process leaves is taken down by the next disk of that name, and
+// nobody takes a living one's away.
+func TestSecondOpen(t *testing.T) {
+	need(t, false)
+	o := Options{Name: "twice", Folder: t.TempDir(), Bytes: 16 << 20}
+	first := exec.Command(os.Args[0])
+	first.Env = append(os.Environ(), holdIn+"="+o.Folder)
+	out, err := first.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := first.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if word, _ := bufio.NewReader(out).ReadString('\n'); word != "open\n" {
+		t.Errorf("the first process says %q", word)
+	}
+	if _, err := Open(o); err == nil || !strings.Contains(err.Error(), "another process") {
+		t.Errorf("second open: %v", err)
+	}
+	if err := first.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = first.Wait() // it was killed
+	again, err := Open(o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(filepath.Join(again.Dir(), "lost+found")); err != nil {
+		t.Error(err)
+	}
+	if err := again.Close(); err != nil {
+		t.Error(err)
+	}
+	if left, err := mountsUnder(o.Folder); err != nil || len(left) > 0 {
+		t.Errorf("still mounted: %v, %v", left, err)
+	}
+	if left, err := loopsUnder(o.Folder); err != nil || len(left) > 0 {
+		t.Errorf("still attached: %v, %v", left, err)
+	}
+	if _, err := os.Stat(again.root); err == nil {
+		t.Errorf("%s is still there", again.root)
+	}
+}
+
+// holdIn makes this test's own program open a disk and wait to be killed.
+const holdIn = "CRASHDISK_TEST_HOLD"
+
+func TestMain(m *testing.M) {
+	dir := os.Getenv(holdIn)
+	if dir == "" {
+		os.Exit(m.Run())
+	}
+	d, err := Open(Options{Name: "twice", Folder: dir, Bytes: 16 << 20})
+	if err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	if err := os.WriteFile(filepath.Join(d.Dir(), "file"), []byte("x"), 0o600); err != nil {
+		fmt.Println(err)
+		os.Exit(1)
+	}
+	fmt.Println("open")
+	select {}
+}
+
+func TestBadOptions(t *testing.T) {
+	need(t, false)
+	for want, o := range map[string]Options{
+		"letters":       {Name: "a/b"},
+		"multiple":      {Name: "a", Bytes: 16<<20 + 1},
+		"16 or more":    {Name: "a", Bytes: 1 << 20},
+		"as fast as it": {Name: "a", Plain: true, Delay: SDCard()},
+	} {
+		o.Folder = t.TempDir()
+		if d, err := Open(o); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%+v: %v, want %q", o, err, want)
+			if d != nil {
+				d.Close()
+			}
+		}
+	}
+}
