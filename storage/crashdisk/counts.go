@@ -43,9 +43,12 @@ func (d *Disk) Counts() (Counts, error) {
 
 // Received gives what came out at the other side of the device, since the disk was
 // opened: large writes arrive in pieces of at most 1 MiB. Zero for a plain disk.
-func (d *Disk) Received() Counts {
-	if d.p == nil {
-		return Counts{}
+func (d *Disk) Received() (Counts, error) {
+	switch {
+	case d.p != nil:
+		return d.p.received(), nil
+	case d.server != nil:
+		return d.server.tell(order{})
 	}
-	return d.p.received()
+	return Counts{}, nil
 }

@@ -21,8 +21,9 @@
 //
 // A process that serves a Disk must not touch the disk's files through mmap: the
 // garbage collector stops the goroutine that would have to answer the page fault,
-// and waits for the one that has it. Programs that map files (badger, bbolt) run as
-// a process of their own; reads and writes by system call are safe anywhere.
+// and waits for the one that has it. What maps files (badger, bbolt) runs in another
+// process than the one that serves, or is served by another (Options.Server); reads
+// and writes by system call are safe anywhere, and so is a plain disk.
 package crashdisk
 
 import (
@@ -42,17 +43,19 @@ type Options struct {
 	Delay  Delay    // how long the device takes once it is mounted; not for a plain one
 	Mkfs   []string // further arguments of mkfs.ext4, e.g. "-O", "verity", which switches large folios off
 	Mount  string   // options of the mount, e.g. "data=journal"
+	Server []string // a program, with its arguments, that calls Serve; if empty, this process serves
 }
 
 // Disk is a mounted file system on a device that is watched.
 type Disk struct {
-	o     Options
-	root  string // its folder
-	lock  *os.File
-	below string // the file under the loop device
-	p     *platter
-	fuse  interface{ Unmount() error }
-	loop  *loop
+	o      Options
+	root   string // its folder
+	lock   *os.File
+	below  string // the file under the loop device
+	p      *platter
+	fuse   interface{ Unmount() error }
+	server *server // instead of p and fuse
+	loop   *loop
 }
 
 var plainName = regexp.MustCompile(`^[a-zA-Z0-9-]{1,40}$`)
@@ -67,8 +70,8 @@ func Open(o Options) (*Disk, error) {
 	if err := d.format(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open disk %s: %w", o.Name, err), d.Close())
 	}
-	if d.p != nil {
-		d.p.slow(o.Delay) // nobody wants to wait for mkfs
+	if err := d.slow(o.Delay); err != nil { // from now on: nobody wants to wait for mkfs
+		return nil, errors.Join(fmt.Errorf("open disk %s: %w", o.Name, err), d.Close())
 	}
 	return d, nil
 }
@@ -107,14 +110,19 @@ func (d *Disk) build() error {
 	if err := d.takeDown(); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(d.Dir(), 0o755); err != nil {
-		return err
+	for _, dir := range []string{"mnt", "dev"} {
+		if err := os.MkdirAll(filepath.Join(d.root, dir), 0o755); err != nil {
+			return err
+		}
 	}
 	var err error
-	if d.o.Plain {
+	switch {
+	case d.o.Plain:
 		d.below = filepath.Join(d.root, "file")
 		err = written(d.below, d.o.Bytes)
-	} else {
+	case len(d.o.Server) > 0:
+		err = d.hire()
+	default:
 		err = d.serve()
 	}
 	if err != nil {
@@ -137,12 +145,9 @@ func (d *Disk) Close() error {
 	if d.lock == nil {
 		return nil
 	}
-	var err error
-	if d.p != nil {
-		d.p.slow(Delay{})
-	}
+	err := d.slow(Delay{})
 	if d.loop != nil {
-		err = errors.Join(unmount(d.Dir()), d.loop.detach())
+		err = errors.Join(err, unmount(d.Dir()), d.loop.detach())
 		d.loop = nil
 	}
 	if d.fuse != nil {
@@ -152,6 +157,10 @@ func (d *Disk) Close() error {
 	if d.p != nil {
 		err = errors.Join(err, d.p.release())
 		d.p = nil
+	}
+	if d.server != nil {
+		err = errors.Join(err, d.server.dismiss())
+		d.server = nil
 	}
 	if err == nil {
 		err = d.takeDown() // removes the folders too
@@ -163,6 +172,18 @@ func (d *Disk) Close() error {
 	}
 	if err != nil {
 		return fmt.Errorf("close disk %s: %w", d.o.Name, err)
+	}
+	return nil
+}
+
+// slow makes the device take its time from now on.
+func (d *Disk) slow(t Delay) error {
+	if d.p != nil {
+		d.p.slow(t)
+	}
+	if d.server != nil {
+		_, err := d.server.tell(order{Slow: &t})
+		return err
 	}
 	return nil
 }

@@ -26,6 +26,9 @@ func opened(t *testing.T, o Options) *Disk {
 	t.Helper()
 	need(t, o.Plain)
 	o.Folder = t.TempDir()
+	if len(o.Server) > 0 {
+		t.Setenv(role, "serve")
+	}
 	if o.Name == "" {
 		o.Name = "test"
 	}
@@ -75,31 +78,37 @@ func overwrite(t *testing.T, f *os.File, n int) {
 	}
 }
 
-func counted(t *testing.T, d *Disk) Counts {
+// counted gives what both sides of the device count.
+func counted(t *testing.T, d *Disk) (kernel, mine Counts) {
 	t.Helper()
-	c, err := d.Counts()
+	kernel, err := d.Counts()
 	if err != nil {
 		t.Fatal(err)
 	}
-	return c
+	mine, err = d.Received()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return kernel, mine
 }
 
 // What was written over costs one flush and its own bytes, and both sides of the
 // device count the same.
 func TestCounts(t *testing.T) {
 	const n = 100
-	for _, plain := range []bool{false, true} {
-		t.Run(fmt.Sprintf("plain %v", plain), func(t *testing.T) {
-			d := opened(t, Options{Plain: plain})
+	for name, o := range map[string]Options{"served here": {}, "served by another": {Server: []string{os.Args[0]}}, "plain": {Plain: true}} {
+		t.Run(name, func(t *testing.T) {
+			d := opened(t, o)
 			f := steady(t, d, 8)
-			kernel, mine := counted(t, d), d.Received()
+			kernel0, mine0 := counted(t, d)
 			overwrite(t, f, n)
-			kernel, mine = counted(t, d).Minus(kernel), d.Received().Minus(mine)
+			kernel, mine := counted(t, d)
+			kernel, mine = kernel.Minus(kernel0), mine.Minus(mine0)
 			// The kernel may write an inode or two of its own accord meanwhile.
 			if kernel.Flushes < n || kernel.Flushes > n+10 || kernel.Bytes < n*4096 || kernel.Bytes > (n+30)*4096 {
 				t.Errorf("the kernel counted %+v for %d pages, each flushed", kernel, n)
 			}
-			if plain {
+			if o.Plain {
 				return
 			}
 			if mine.Flushes != kernel.Flushes || mine.Bytes != kernel.Bytes || mine.Writes > kernel.Writes {
@@ -114,7 +123,7 @@ func TestCountsTellGrowing(t *testing.T) {
 	const n = 50
 	d := opened(t, Options{})
 	f := steady(t, d, 1)
-	before := counted(t, d)
+	before, _ := counted(t, d)
 	for range n {
 		if _, err := f.Write(make([]byte, 4096)); err != nil {
 			t.Fatal(err)
@@ -123,7 +132,8 @@ func TestCountsTellGrowing(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if c := counted(t, d).Minus(before); c.Flushes < 2*n*9/10 || c.Bytes < 2*n*4096 {
+	after, _ := counted(t, d)
+	if c := after.Minus(before); c.Flushes < 2*n*9/10 || c.Bytes < 2*n*4096 {
 		t.Errorf("%+v for %d pages of a file that grows", c, n)
 	}
 }
@@ -165,7 +175,7 @@ func TestSecondOpen(t *testing.T) {
 	need(t, false)
 	o := Options{Name: "twice", Folder: t.TempDir(), Bytes: 16 << 20}
 	first := exec.Command(os.Args[0])
-	first.Env = append(os.Environ(), holdIn+"="+o.Folder)
+	first.Env = append(os.Environ(), role+"="+o.Folder)
 	out, err := first.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -204,14 +214,25 @@ func TestSecondOpen(t *testing.T) {
 	}
 }
 
-// holdIn makes this test's own program open a disk and wait to be killed.
-const holdIn = "CRASHDISK_TEST_HOLD"
+// role makes this test's own program do something else: serve a disk, or open one
+// in the folder that is given, and wait to be killed.
+const role = "CRASHDISK_TEST_ROLE"
 
 func TestMain(m *testing.M) {
-	dir := os.Getenv(holdIn)
-	if dir == "" {
+	switch dir := os.Getenv(role); dir {
+	case "":
 		os.Exit(m.Run())
+	case "serve":
+		if err := Serve(os.Stdin, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	default:
+		hold(dir)
 	}
+}
+
+func hold(dir string) {
 	d, err := Open(Options{Name: "twice", Folder: dir, Bytes: 16 << 20})
 	if err != nil {
 		fmt.Println(err)

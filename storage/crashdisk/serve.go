@@ -3,7 +3,6 @@ package crashdisk
 import (
 	"context"
 	"fmt"
-	"os"
 	"path/filepath"
 	"syscall"
 
@@ -20,9 +19,6 @@ func (d *Disk) serve() error {
 	}
 	d.p = p
 	dir := filepath.Join(d.root, "dev")
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return err
-	}
 	server, err := fs.Mount(dir, &folder{p: p}, &fs.Options{MountOptions: fuse.MountOptions{
 		DirectMountStrict: true, // there may be no fusermount
 		MaxWrite:          1 << 20,
