@@ -8,11 +8,15 @@
 // believes to have asked for.
 //
 // The few types are Disk (a mounted file system, and what its device was asked
-// for), Counts and Delay (how long the device takes).
+// for), Delay (how long the device takes), Tape (everything that reached the
+// device, in order, with the marks that programs made in between) and Cut (one
+// instant of a tape at which the power goes, and what becomes of the blocks that
+// were not flushed by then). To record: Open, Record, let a program work in Dir,
+// Eject. To replay, on a disk of the same size: Lay, Mount, look.
 //
 //	{folder}/holdfast-crashdisk-{name}/
 //	    lock     held while the disk is there
-//	    dev/     FUSE: "disk", the device's other side
+//	    dev/     FUSE: "disk", the device's other side, and "marks"
 //	    file     instead of dev: a plain disk's file
 //	    mnt/     the ext4 on the loop device
 //

@@ -33,6 +33,21 @@ func (d *Disk) mount() error {
 	return nil
 }
 
+// secondSuper is the block of the second superblock, see format.
+const secondSuper = "8192"
+
+// mend runs e2fsck as one who finds a card that does not mount would.
+func mend(device string) error {
+	const corrected = 3 // 1: corrected, 2: and reboot if it were the root
+	err := run(corrected, "e2fsck", "-fy", device)
+	if err != nil {
+		if err2 := run(corrected, "e2fsck", "-fy", "-b", secondSuper, "-B", "4096", device); err2 != nil {
+			return errors.Join(err, err2)
+		}
+	}
+	return nil
+}
+
 // unmount takes a file system down that may be in use for a moment longer.
 func unmount(dir string) error {
 	var err error

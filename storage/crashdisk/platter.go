@@ -40,6 +40,8 @@ type platter struct {
 	mu    sync.Mutex // guards all below
 	bytes []byte     // nil: gone
 	n     Counts
+	tape  *Tape // being recorded, or nil
+	past  *past // being replayed, or nil
 }
 
 func newPlatter(size int64) (*platter, error) {
@@ -91,15 +93,33 @@ func (p *platter) write(b []byte, off int64) bool {
 	copy(p.bytes[off:], b)
 	p.n.Writes++
 	p.n.Bytes += uint64(len(b))
+	p.past.touch(off, len(b))
+	if p.tape != nil {
+		p.tape.write(off, b)
+	}
 	return true
 }
 
+// flush makes what was written before durable: what a tape says between two flushes
+// is what the second one covers.
 func (p *platter) flush() bool {
 	p.takes(func(d Delay) time.Duration { return d.Flush })
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.n.Flushes++
+	if p.tape != nil {
+		p.tape.flush()
+	}
 	return p.bytes != nil
+}
+
+// mark notes what a program says, between the writes that came before and after.
+func (p *platter) mark(b []byte) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.tape != nil {
+		p.tape.mark(b)
+	}
 }
 
 func (p *platter) received() Counts {

@@ -42,6 +42,7 @@ type folder struct {
 func (f *folder) OnAdd(ctx context.Context) {
 	file := fs.StableAttr{Mode: syscall.S_IFREG}
 	f.AddChild("disk", f.NewPersistentInode(ctx, &diskFile{p: f.p, size: uint64(len(f.p.bytes))}, file), true)
+	f.AddChild("marks", f.NewPersistentInode(ctx, &marksFile{p: f.p}, file), true)
 }
 
 // diskFile is the one that the loop device is on.
@@ -95,4 +96,28 @@ func (f *diskFile) Allocate(_ context.Context, _ fs.FileHandle, off, size uint64
 		}
 	}
 	return 0
+}
+
+// marksFile takes what programs say; each write is one mark.
+type marksFile struct {
+	fs.Inode
+	p *platter
+}
+
+func (f *marksFile) Getattr(_ context.Context, _ fs.FileHandle, out *fuse.AttrOut) syscall.Errno {
+	out.Mode = syscall.S_IFREG | 0o200
+	return 0
+}
+
+func (f *marksFile) Setattr(context.Context, fs.FileHandle, *fuse.SetAttrIn, *fuse.AttrOut) syscall.Errno {
+	return 0 // opened with O_TRUNC
+}
+
+func (f *marksFile) Open(context.Context, uint32) (fs.FileHandle, uint32, syscall.Errno) {
+	return nil, fuse.FOPEN_DIRECT_IO, 0
+}
+
+func (f *marksFile) Write(_ context.Context, _ fs.FileHandle, b []byte, _ int64) (uint32, syscall.Errno) {
+	f.p.mark(b)
+	return uint32(len(b)), 0
 }
