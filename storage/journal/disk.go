@@ -17,7 +17,7 @@ type Op struct {
 	Kind OpKind
 	Path string // of the file or folder
 	To   string // Rename: its new name
-	Off  int64  // Write: where
+	Off  int64  // Write, WriteOut: where
 	Data []byte // Write: what; good during the call
 }
 
@@ -33,8 +33,10 @@ const (
 	OpFlush // fdatasync or fsync of a file
 	OpRename
 	OpRemove
-	OpList    // reads a folder
-	OpSyncDir // fsync of a folder
+	OpList     // reads a folder
+	OpSyncDir  // fsync of a folder
+	OpMkdir    // makes a folder
+	OpWriteOut // starts what was written on its way to the disk; promises nothing
 )
 
 func (d Disk) before(op Op) error {
@@ -50,6 +52,15 @@ func (d Disk) Open(path string) (*os.File, error) {
 		return nil, err
 	}
 	return os.OpenFile(path, os.O_RDWR, 0)
+}
+
+// OpenRead opens a file that is there for reading. It is the same operation to a
+// test; a disk that turned read-only still allows it.
+func (d Disk) OpenRead(path string) (*os.File, error) {
+	if err := d.before(Op{Kind: OpOpen, Path: path}); err != nil {
+		return nil, err
+	}
+	return os.Open(path)
 }
 
 // Create opens a file that is new or emptied for writing.
@@ -77,6 +88,17 @@ func (d Disk) ReadAt(f *os.File, p []byte, off int64) (int, error) {
 	return f.ReadAt(p, off)
 }
 
+// WriteOut writes n bytes at off out to the device and waits for that, without a
+// cache flush: a later Flush then has little to do and holds nobody up. It makes
+// nothing durable.
+func (d Disk) WriteOut(f *os.File, off, n int64) error {
+	if err := d.before(Op{Kind: OpWriteOut, Path: f.Name(), Off: off}); err != nil {
+		return err
+	}
+	const all = unix.SYNC_FILE_RANGE_WAIT_BEFORE | unix.SYNC_FILE_RANGE_WRITE | unix.SYNC_FILE_RANGE_WAIT_AFTER
+	return unix.SyncFileRange(int(f.Fd()), off, n, all)
+}
+
 // Flush makes the file's data durable.
 func (d Disk) Flush(f *os.File) error {
 	if err := d.before(Op{Kind: OpFlush, Path: f.Name()}); err != nil {
@@ -85,7 +107,7 @@ func (d Disk) Flush(f *os.File) error {
 	return unix.Fdatasync(int(f.Fd()))
 }
 
-// Rename gives a file another name, and takes that from any other that has it.
+// Rename gives a file or folder another name, and takes that from any other that has it.
 func (d Disk) Rename(from, to string) error {
 	if err := d.before(Op{Kind: OpRename, Path: from, To: to}); err != nil {
 		return err
@@ -93,7 +115,15 @@ func (d Disk) Rename(from, to string) error {
 	return os.Rename(from, to)
 }
 
-// Remove removes a file.
+// Mkdir makes a folder.
+func (d Disk) Mkdir(path string) error {
+	if err := d.before(Op{Kind: OpMkdir, Path: path}); err != nil {
+		return err
+	}
+	return os.Mkdir(path, 0o700)
+}
+
+// Remove removes a file or an empty folder.
 func (d Disk) Remove(path string) error {
 	if err := d.before(Op{Kind: OpRemove, Path: path}); err != nil {
 		return err
