@@ -81,13 +81,15 @@ func (c *settle) apply(db *DB) {
 	row := db.row(c.who, c.q.id)
 	for _, s := range c.spans {
 		for p := s.first; p < s.first+s.n; p++ {
-			e := c.q.at(p)
+			h, ok := c.q.holds(p)
 			switch {
-			case e != nil && !e.settled():
-				*c.q.openCount(row, c.who, e.state())--
-				c.q.end(p)
-			case p < c.q.origin: // in a segment that is gone; the picture counted it
-				*c.q.openCount(row, c.who, pending)--
+			case ok:
+				*c.q.openCount(row, c.who, h.state)--
+				c.q.end(p, c.who)
+			case p < c.q.origin: // in a segment or generation that is gone; the picture counted it
+				*c.q.openCount(row, c.who, c.q.odd[p].stateOr(pending))--
+				delete(c.q.odd, p)
+				delete(c.q.reasons, p)
 			case !c.q.refound(db, row, p):
 				continue
 			}
@@ -164,12 +166,9 @@ func (c *unparkSender) apply(db *DB) {
 	delete(c.q.senders, who)
 	row := db.row(who, c.q.id)
 	row.Pending, row.Parked = row.Parked, 0
-	for _, e := range c.q.entries { // those parked by themselves stay so
-		if e.sender() == who && !e.settled() && (e.state() == parked || e.state() == settlingParked) {
-			row.Pending--
-			row.Parked++
-		}
-	}
+	alone := c.q.alone(who) // those parked by themselves stay so
+	row.Pending -= alone
+	row.Parked += alone
 	c.q.free(who)
 }
 
@@ -194,15 +193,18 @@ func (c *parkRecord) encode(db *DB, g *group) {
 }
 
 func (c *parkRecord) apply(db *DB) {
-	e := c.q.at(c.pos)
-	if e == nil || e.settled() {
+	h, ok := c.q.holds(c.pos)
+	switch {
+	case !ok && c.pos < c.q.origin: // in replay: where it lies is yet to come
+		c.q.beOdd(c.pos, oddity{c.who, parked})
+	case !ok:
 		return
-	}
-	switch e.state() {
-	case pending, parking:
-		e.set(parked)
-	case settling:
-		e.set(settlingParked)
+	case h.state == pending || h.state == parking:
+		h.who, h.state = c.who, parked
+		c.q.put(c.pos, h)
+	case h.state == settling:
+		h.state = settlingParked
+		c.q.put(c.pos, h)
 	default:
 		return
 	}
@@ -230,11 +232,16 @@ func (c *unparkRecord) encode(db *DB, g *group) {
 }
 
 func (c *unparkRecord) apply(db *DB) {
-	e := c.q.at(c.pos)
-	if e == nil || e.settled() || e.state() != parked {
+	h, ok := c.q.holds(c.pos)
+	switch {
+	case !ok && c.q.odd[c.pos].stateOr(pending) == parked: // in replay
+		delete(c.q.odd, c.pos)
+	case !ok || h.state != parked:
 		return
+	default:
+		h.state = pending
+		c.q.put(c.pos, h)
 	}
-	e.set(pending)
 	row := db.row(c.who, c.q.id)
 	row.Parked--
 	*c.q.openCount(row, c.who, pending)++

@@ -15,6 +15,7 @@ type request struct {
 	done    func(error)
 	lazy    bool // may wait for company
 	again   bool // goes back into the line where a full store has no room for it, as a lazy one does
+	alone   bool // has a frame of its own
 	bytes   bool // grows the store: refused when it is full
 	weight  int  // of a lazy one, in positions
 	spans   int  // runs of positions that it ends
@@ -196,7 +197,7 @@ func (db *DB) takeBatch() (batch []*request, more bool) {
 	db.lineMu.Lock()
 	defer db.lineMu.Unlock()
 	n, size := 0, 0
-	for n < len(db.line) && (n == 0 || size+db.line[n].size <= db.o.SegmentBytes/2) {
+	for n < len(db.line) && (n == 0 || size+db.line[n].size <= db.o.SegmentBytes/2 && !db.line[n].alone && !db.line[0].alone) {
 		size += db.line[n].size
 		db.lineLazy -= db.line[n].weight
 		n++

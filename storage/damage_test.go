@@ -100,12 +100,12 @@ func TestDamageToPictures(t *testing.T) {
 			got := map[string]bool{}
 			for p := Position(1); p <= 30; p++ { // parked or not
 				db.mu.Lock()
-				e := db.queue("local").at(p)
+				_, open := db.queue("local").holds(p)
 				db.mu.Unlock()
-				if e == nil || e.settled() {
+				if !open {
 					continue
 				}
-				item, err := db.Queue("local").load(found{p, *e})
+				item, err := db.Queue("local").peek(p)
 				if err != nil {
 					t.Fatalf("%s: %v", where, err)
 				}

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sync/semaphore"
 
+	"holdfast.dev/holdfast/storage/generation"
 	"holdfast.dev/holdfast/storage/journal"
 )
 
@@ -22,6 +23,7 @@ import (
 //	{folder}/STORE         what this is, its version and id; a copy is in journal/
 //	{folder}/NEXT          how far the journal had come at least
 //	{folder}/journal/      see package journal
+//	{folder}/g-%08d/       see package generation
 //	{folder}/quarantine/   copies of what could not be read
 type DB struct {
 	dir  string
@@ -30,6 +32,10 @@ type DB struct {
 	log  *slog.Logger
 	lock *os.File
 	j    *journal.Journal
+	cold *generation.Set
+
+	shelf shelf
+	mover mover
 
 	// Of the committer alone.
 	body, scratch []byte
@@ -60,7 +66,11 @@ type DB struct {
 	maps     map[string]map[string][]byte
 	mapBytes int
 	live     map[uint32]int // records by segment that have not ended
-	stats    Stats
+
+	generations    map[uint32]*sealed // those that count, by number
+	lastGeneration uint32             // the newest number
+	dropped        []*sealed          // replaced by others, and still on disk
+	stats          Stats
 }
 
 // Open opens the store in dir, or makes one where dir is empty or missing. A
@@ -85,6 +95,10 @@ func Open(dir string, o Options) (*DB, error) {
 		o.MaxBytes = 1 << 30
 	}
 	o.MaxBytes = max(o.MaxBytes, 4*int64(o.SegmentBytes))
+	if o.Ring == 0 {
+		o.Ring = 8
+	}
+	o.Ring = max(o.Ring, 4)
 	if o.Linger == 0 {
 		o.Linger = time.Millisecond
 	}
@@ -95,10 +109,12 @@ func Open(dir string, o Options) (*DB, error) {
 		quit: make(chan struct{}), ended: make(chan struct{}),
 		byName: map[string]*Queue{}, byID: map[uint32]*Queue{}, numbers: map[string]uint32{},
 		ledger: map[rowKey]*Row{}, maps: map[string]map[string][]byte{}, live: map[uint32]int{},
+		generations: map[uint32]*sealed{},
 	}
 	if err := db.open(); err != nil {
 		return nil, fmt.Errorf("open store %s: %w", dir, errors.Join(err, db.unlock()))
 	}
+	db.mover.start(db)
 	go db.commitLoop()
 	return db, nil
 }
@@ -108,7 +124,7 @@ func (db *DB) open() error {
 	if err != nil {
 		return err
 	}
-	r := replay{db: db}
+	r := replay{db: db, absent: map[uint32]error{}}
 	damaged := func(d journal.Damage) error {
 		if !d.Tail {
 			r.missing()
@@ -121,17 +137,21 @@ func (db *DB) open() error {
 		return fmt.Errorf("%w: the journal is empty though the store was in use; nothing was changed. "+
 			"Bring the files of %s back, or remove STORE to begin anew", ErrDamaged, filepath.Join(db.dir, "journal"))
 	}
+	db.cold, err = generation.Open(db.dir, generation.Options{StoreID: m.id, Disk: db.o.disk, Scratch: db.o.Scratch, GenerationBytes: max(1<<20, int64(db.o.SegmentBytes)), Log: db.log})
+	if err != nil {
+		return err
+	}
 	db.j, err = journal.Open(filepath.Join(db.dir, "journal"),
 		journal.Options{StoreID: m.id, SegmentBytes: db.o.SegmentBytes, MaxBytes: db.o.MaxBytes, Disk: db.o.disk}, r.frame, damaged)
 	if err != nil {
-		return err
+		return errors.Join(err, db.cold.Close())
 	}
 	err = db.replayed(&r, used)
 	if err == nil {
 		err = m.mend(db.o.disk)
 	}
 	if err != nil {
-		return errors.Join(err, db.j.Close())
+		return errors.Join(err, db.j.Close(), db.cold.Close())
 	}
 	return nil
 }
@@ -145,8 +165,12 @@ func (db *DB) replayed(r *replay, u usage) error {
 	}
 	db.mu.Lock()
 	if r.taken != nil {
-		r.abandon()
+		if err := r.abandon(); err != nil {
+			db.mu.Unlock()
+			return err
+		}
 	}
+	strays, err := r.strays()
 	if !r.ever {
 		db.countOpen()
 	}
@@ -156,6 +180,12 @@ func (db *DB) replayed(r *replay, u usage) error {
 	}
 	db.indexRows()
 	db.mu.Unlock()
+	if err == nil {
+		err = db.clearAway(strays, r, missing)
+	}
+	if err != nil {
+		return err
+	}
 	if err := db.reportMissing(r.ever, missing); err != nil {
 		return err
 	}
@@ -236,6 +266,8 @@ func (db *DB) Stats() Stats {
 	defer db.mu.Unlock()
 	s := db.stats
 	s.Segments, s.Disk = db.j.Segments()
+	s.Disk += db.cold.Bytes()
+	s.Generations = len(db.generations)
 	s.MaxBytes = db.o.MaxBytes
 	return s
 }
@@ -248,10 +280,11 @@ func (db *DB) Failed() <-chan struct{} { return db.ended }
 func (db *DB) Close() error {
 	var err error
 	db.once.Do(func() {
+		db.mover.stop()
 		close(db.quit)
 		<-db.ended
 		db.markNext()
-		err = errors.Join(db.j.Close(), db.unlock())
+		err = errors.Join(db.j.Close(), db.cold.Close(), db.unlock())
 	})
 	return err
 }

@@ -318,7 +318,7 @@ func TestDrainedBacklogGivesMemoryBack(t *testing.T) {
 		q.push(entry{length: 1})
 	}
 	for p := Position(1); p <= 1<<17-100; p++ {
-		q.end(p)
+		q.end(p, 0)
 	}
 	if c := cap(q.entries) + q.gone; c > 4096 {
 		t.Errorf("100 records hold the memory of %d", c)

@@ -39,21 +39,15 @@ func (db *DB) Verify() error {
 	defer db.mu.Unlock()
 	type count struct{ pending, parked uint64 }
 	counts := map[rowKey]count{}
-	for _, q := range db.byID {
-		for _, e := range q.entries {
-			if e.settled() {
-				continue
-			}
-			k := rowKey{e.sender(), q.id}
-			c := counts[k]
-			if q.isParked(e.sender(), e.state()) {
-				c.parked++
-			} else {
-				c.pending++
-			}
-			counts[k] = c
+	db.count(func(k rowKey, held bool, n uint64) {
+		c := counts[k]
+		if held {
+			c.parked += n
+		} else {
+			c.pending += n
 		}
-	}
+		counts[k] = c
+	})
 	for k, r := range db.ledger {
 		if b := r.Balance(); b != 0 {
 			return fmt.Errorf("ledger of %q in queue %08x is off by %d: %+v", r.Sender, k.queue, b, *r)
@@ -68,6 +62,35 @@ func (db *DB) Verify() error {
 		return fmt.Errorf("index has records of %q in queue %08x without a row in the ledger", db.names[k.who], k.queue)
 	}
 	return nil
+}
+
+// count goes through the index: records that have not ended, by row, some at a time.
+// Called with db.mu held.
+func (db *DB) count(each func(k rowKey, held bool, n uint64)) {
+	for _, q := range db.byID {
+		for _, e := range q.entries {
+			if !e.settled() {
+				each(rowKey{e.sender(), q.id}, q.isParked(e.sender(), e.state()), 1)
+			}
+		}
+		cold := map[uint32]uint64{}
+		for _, k := range q.cold {
+			for _, s := range k.whose {
+				cold[s.who] += uint64(s.n)
+			}
+		}
+		for _, o := range q.odd {
+			if o.state == parked || o.state == settlingParked {
+				cold[o.who]--
+				each(rowKey{o.who, q.id}, true, 1)
+			}
+		}
+		for who, n := range cold {
+			if n > 0 {
+				each(rowKey{who, q.id}, q.isParked(who, pending), n)
+			}
+		}
+	}
 }
 
 // row gives the ledger's row, new if need be. Called with db.mu held.

@@ -7,7 +7,7 @@ import (
 
 // Seen is a record as Look gives it.
 type Seen struct {
-	Item         // only Position and Sender where Err is set
+	Item         // only Position, and Sender where it is known, where Err is set
 	Parked bool  // by itself or with its sender
 	Err    error // why the disk does not give it back; it was not settled, the next Read does that
 }
@@ -17,47 +17,39 @@ type Seen struct {
 // it looked: look on behind it. pick, which may be nil for all, chooses by sender
 // and state; it must not call the DB. The error is ErrClosed.
 func (q *Queue) Look(after Position, limit Limit, pick func(sender string, parked bool) bool) (seen []Seen, next Position, err error) {
-	chosen, next := q.choose(after, limit, pick)
-	for _, c := range chosen {
-		item, err := q.load(c.found)
+	found, next := q.scan(after, limit, func(who uint32, s state) bool {
+		return s != settling && s != settlingParked && (pick == nil || pick(q.db.sender(who), s == parking || q.isParked(who, s)))
+	}, false)
+	for _, f := range found {
+		sender, held := q.of(f)
+		item, err := q.load(f)
 		switch {
 		case err == nil:
-			seen = append(seen, Seen{Item: item, Parked: c.parked})
+			seen = append(seen, Seen{Item: item, Parked: held})
 		case errors.Is(q.db.Err(), ErrClosed):
-			return seen, c.pos - 1, fmt.Errorf("look into queue %s: %w", q.name, ErrClosed)
-		case c.gone(q):
+			return seen, f.pos - 1, fmt.Errorf("look into queue %s: %w", q.name, ErrClosed)
+		case f.gone(q):
 			// settled and dropped meanwhile
+		case f.moved(q):
+			return seen, f.pos - 1, nil
 		default:
-			seen = append(seen, Seen{Item: Item{Position: c.pos, Sender: c.sender}, Parked: c.parked, Err: err})
+			seen = append(seen, Seen{Item: Item{Position: f.pos, Sender: sender}, Parked: held, Err: err})
 		}
 	}
 	return seen, next, nil
 }
 
-// chosen is an entry that Look gives.
-type chosen struct {
-	found
-	sender string
-	parked bool
-}
-
-func (q *Queue) choose(after Position, limit Limit, pick func(string, bool) bool) (out []chosen, next Position) {
+// of says whose a record is and whether it is parked.
+func (q *Queue) of(f found) (sender string, held bool) {
 	q.db.mu.Lock()
 	defer q.db.mu.Unlock()
-	bytes := 0
-	for next = max(after, q.base-1); int(next+1-q.base) < len(q.entries); next++ {
-		e := q.entries[next+1-q.base]
-		if len(out) >= max(1, limit.Records) || len(out) > 0 && limit.Bytes > 0 && bytes+int(e.length) > limit.Bytes {
-			break
-		}
-		if e.settled() || e.state() == settling || e.state() == settlingParked {
-			continue
-		}
-		sender, held := q.db.names[e.sender()], e.state() == parking || q.isParked(e.sender(), e.state())
-		if pick == nil || pick(sender, held) {
-			out = append(out, chosen{found{next + 1, e}, sender, held})
-			bytes += int(e.length)
-		}
+	return q.db.sender(f.sender()), f.state() == parking || q.isParked(f.sender(), f.state())
+}
+
+// sender is a sender's name, empty where it is not known. Called with db.mu held.
+func (db *DB) sender(who uint32) string {
+	if int(who) < len(db.names) {
+		return db.names[who]
 	}
-	return out, next
+	return ""
 }

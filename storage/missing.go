@@ -46,13 +46,7 @@ func (db *DB) missing() (n uint64) {
 // db.mu held or in replay.
 func (db *DB) agrees() bool {
 	open := map[rowKey]uint64{}
-	for _, q := range db.byID {
-		for _, e := range q.entries {
-			if !e.settled() {
-				open[rowKey{e.sender(), q.id}]++
-			}
-		}
-	}
+	db.count(func(k rowKey, _ bool, n uint64) { open[k] += n })
 	for k, row := range db.ledger {
 		if row.Pending+row.Parked != open[k] {
 			return false

@@ -20,32 +20,48 @@ func (q *Queue) Unpark(sender string, done func(error)) {
 
 // ParkRecord keeps one record from being read, until UnparkRecords or Settle.
 func (q *Queue) ParkRecord(p Position, reason string) {
-	q.db.mu.Lock()
-	e := q.at(p)
-	if e == nil || e.settled() || e.state() != pending {
-		q.db.mu.Unlock()
-		return
+	h, ok := q.claim(p, func(h *held) bool {
+		was := h.state
+		h.state = parking
+		return was == pending
+	})
+	if ok {
+		q.db.submit(&request{changes: []change{&parkRecord{q: q, who: h.who, name: len(q.db.nameOf(h.who)), pos: p, reason: reason}}, again: true})
 	}
-	e.set(parking)
-	who := e.sender()
-	name := len(q.db.names[who])
-	q.db.mu.Unlock()
-	q.db.submit(&request{changes: []change{&parkRecord{q: q, who: who, name: name, pos: p, reason: reason}}, again: true})
 }
 
 // UnparkRecord lets a record that was parked by itself be read again. Read from
 // the checkpoint to see it.
 func (q *Queue) UnparkRecord(p Position) {
-	q.db.mu.Lock()
-	e := q.at(p)
-	if e == nil || e.settled() || e.state() != parked && e.state() != parking {
-		q.db.mu.Unlock()
-		return
+	h, ok := q.claim(p, func(h *held) bool { return h.state == parked || h.state == parking })
+	if ok {
+		q.db.submit(&request{changes: []change{&unparkRecord{q: q, who: h.who, name: len(q.db.nameOf(h.who)), pos: p}}, again: true})
 	}
-	who := e.sender()
-	name := len(q.db.names[who])
-	q.db.mu.Unlock()
-	q.db.submit(&request{changes: []change{&unparkRecord{q: q, who: who, name: name, pos: p}}, again: true})
+}
+
+// claim gives what is held of the record at p, whose it is among it, changed by
+// change where that is true.
+func (q *Queue) claim(p Position, change func(*held) bool) (held, bool) {
+	for {
+		contents := q.contents([]Position{p})
+		q.db.mu.Lock()
+		h, ok := q.holds(p)
+		if ok && !h.known {
+			if h, ok = q.known(p, h, contents); !ok {
+				k := q.packOf(p)
+				q.db.mu.Unlock()
+				if k != nil && k.ending {
+					return h, false
+				}
+				continue // moved meanwhile
+			}
+		}
+		if ok = ok && change(&h); ok {
+			q.put(p, h)
+		}
+		q.db.mu.Unlock()
+		return h, ok
+	}
 }
 
 // ParkedRecord is one record that is parked by itself.
@@ -61,8 +77,8 @@ func (q *Queue) ParkedRecords() []ParkedRecord {
 	defer q.db.mu.Unlock()
 	out := make([]ParkedRecord, 0, len(q.reasons))
 	for p, why := range q.reasons {
-		if e := q.at(p); e != nil {
-			out = append(out, ParkedRecord{p, q.db.names[e.sender()], why})
+		if h, ok := q.holds(p); ok {
+			out = append(out, ParkedRecord{p, q.db.names[h.who], why})
 		}
 	}
 	slices.SortFunc(out, func(a, b ParkedRecord) int { return cmp.Compare(a.Position, b.Position) })

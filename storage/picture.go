@@ -39,6 +39,7 @@ func (db *DB) rotate() error {
 	}
 	db.markNext()
 	db.pictured = append(db.pictured, first)
+	db.mover.nudge()
 	return nil
 }
 
@@ -103,6 +104,21 @@ func (db *DB) picture() []*group {
 			add(kindPark, func(b []byte) []byte {
 				return appendString(appendString(binary.AppendUvarint(b, uint64(id)), db.names[who]), why)
 			})
+		}
+		for p, why := range q.reasons {
+			h, ok := q.holds(p)
+			if !ok {
+				continue
+			}
+			add(kindParked, func(b []byte) []byte {
+				b = appendString(binary.AppendUvarint(b, uint64(id)), db.names[h.who])
+				return appendString(binary.AppendUvarint(b, uint64(p)), why)
+			})
+		}
+	}
+	for _, n := range slices.Sorted(maps.Keys(db.generations)) {
+		if g := db.generations[n]; g.n > 0 {
+			add(kindGeneration, func(b []byte) []byte { return appendGeneration(b, g, nil) })
 		}
 	}
 	for k, r := range db.ledger {

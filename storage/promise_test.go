@@ -57,12 +57,8 @@ func (p *promise) broken(db *DB) error {
 func (p *promised) broken(db *DB, q *Queue) error {
 	for pos, body := range p.bodies {
 		db.mu.Lock()
-		e := q.at(pos)
-		settled := e == nil || e.settled()
-		var f found
-		if !settled {
-			f = found{pos, *e}
-		}
+		_, open := q.holds(pos)
+		settled := !open
 		last := q.next() - 1
 		db.mu.Unlock()
 		switch {
@@ -73,7 +69,7 @@ func (p *promised) broken(db *DB, q *Queue) error {
 		case !settled && p.ended[pos]:
 			return fmt.Errorf("record %d is back though its end was acknowledged", pos)
 		case !settled:
-			item, err := q.load(f)
+			item, err := q.peek(pos)
 			if err != nil {
 				return fmt.Errorf("record %d: %w", pos, err)
 			}

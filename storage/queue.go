@@ -1,12 +1,8 @@
 package storage
 
 import (
-	"errors"
-	"fmt"
 	"slices"
 	"sync"
-
-	"holdfast.dev/holdfast/storage/journal"
 )
 
 // Queue is one line of records. Its methods may be called by any goroutine.
@@ -30,11 +26,14 @@ type Queue struct {
 	name string
 
 	// Guarded by db.mu.
-	written bool     // the journal knows it
-	unnamed bool     // damage took its name
-	base    Position // position of entries[0]
-	entries []entry
-	gone    int // entries that were cut off the front and may still hold memory
+	written bool // the journal knows it
+	unnamed bool // damage took its name
+	policy  Policy
+	cold    []*pack             // what lies in generations, in order
+	odd     map[Position]oddity // records of cold that are not simply pending
+	base    Position            // position of entries[0]
+	entries []entry             // what lies in the journal
+	gone    int                 // entries that were cut off the front and may still hold memory
 	bytes   uint64
 	rows    []*Row              // of the ledger
 	senders map[uint32]string   // parked senders and why
@@ -84,136 +83,21 @@ func (q *Queue) Changed() <-chan struct{} {
 	return q.changed
 }
 
-// Limit bounds what one Read gives: at least one record if there is any.
-type Limit struct {
-	Records int // 1 or more
-	Bytes   int // of bodies; no limit if zero
-}
-
-// Read gives pending records behind after, in order, passing over parked ones and
-// those of senders that skip (if not nil) is true for. next is how far it looked:
-// read on behind it. skip must not call the DB.
-//
-// A record that the disk gives back broken, twice, is settled as Damaged and left
-// out. err is ErrClosed or nil.
-func (q *Queue) Read(after Position, limit Limit, skip func(sender string) bool) (items []Item, next Position, err error) {
-	found, next := q.find(after, limit, skip)
-	for _, f := range found {
-		item, err := q.load(f)
-		if err != nil {
-			item, err = q.load(f) // a fault that passes must not cost a record
-		}
-		switch {
-		case err == nil:
-			items = append(items, item)
-		case errors.Is(q.db.Err(), ErrClosed):
-			return items, f.pos - 1, fmt.Errorf("read queue %s: %w", q.name, ErrClosed)
-		case f.gone(q):
-			// settled and dropped between the look and the read
-		default:
-			q.db.log.Warn("record is damaged", "queue", q.name, "position", f.pos, "error", err)
-			q.Settle([]Position{f.pos}, Damaged, nil)
-		}
-	}
-	return items, next, nil
-}
-
-// found is an entry that a read has chosen.
-type found struct {
-	pos Position
-	entry
-}
-
-func (f found) gone(q *Queue) bool {
-	q.db.mu.Lock()
-	defer q.db.mu.Unlock()
-	e := q.at(f.pos)
-	return e == nil || e.settled()
-}
-
-func (q *Queue) find(after Position, limit Limit, skip func(string) bool) (out []found, next Position) {
-	q.db.mu.Lock()
-	defer q.db.mu.Unlock()
-	skipped := map[uint32]bool{}
-	next = max(after, q.base-1)
-	bytes := 0
-	for looked := 1; int(next+1-q.base) < len(q.entries); looked++ {
-		if looked%glance == 0 { // the committer must not wait for a million that are parked
-			q.db.mu.Unlock()
-			q.db.mu.Lock()
-			if next = max(next, q.base-1); int(next+1-q.base) >= len(q.entries) {
-				break
-			}
-		}
-		e := q.entries[next+1-q.base]
-		if len(out) >= max(1, limit.Records) || len(out) > 0 && limit.Bytes > 0 && bytes+int(e.length) > limit.Bytes {
-			break
-		}
-		next++
-		if e.settled() || e.state() != pending {
-			continue
-		}
-		s, seen := skipped[e.sender()]
-		if !seen {
-			_, s = q.senders[e.sender()]
-			s = s || skip != nil && skip(q.db.names[e.sender()])
-			skipped[e.sender()] = s
-		}
-		if !s {
-			out = append(out, found{next, e})
-			bytes += int(e.length)
-		}
-	}
-	return out, next
-}
-
-// glance is how many entries are looked at without letting others in.
-const glance = 4096
-
-func (q *Queue) load(f found) (Item, error) {
-	p := make([]byte, f.length)
-	if err := q.db.j.ReadAt(p, journal.Loc{Segment: f.segment, Offset: f.offset}); err != nil {
-		return Item{}, err
-	}
-	m, err := parseMessage(p)
-	if err != nil {
-		return Item{}, err
-	}
-	c, ok := m.in(q.id)
-	if !ok || c.pos != f.pos {
-		return Item{}, fmt.Errorf("message record: it is not the one at position %d", f.pos)
-	}
-	return Item{Position: f.pos, Sender: m.sender, Stamp: m.stamp, TTL: c.ttl, Note: c.note, Body: m.body}, nil
-}
-
 // Settle ends records. Positions may come in any order; those that are not there
 // or have ended are passed over. With done it joins the next commit, and done runs
 // when that is on disk. Without, it rides in the next commit, or is committed alone
 // after a second or a thousand positions: a crash before costs a repeat.
 func (q *Queue) Settle(positions []Position, o Outcome, done func(error)) {
 	by := map[uint32][]Position{}
-	q.db.mu.Lock()
-	for _, p := range positions {
-		e := q.at(p)
-		if e == nil || e.settled() {
-			continue
-		}
-		switch e.state() {
-		case pending, parking:
-			e.set(settling)
-		case parked:
-			e.set(settlingParked)
-		default:
-			continue
-		}
-		by[e.sender()] = append(by[e.sender()], p)
+	for left := positions; len(left) > 0; {
+		left = q.settling(left, by)
 	}
 	var reqs []*request
 	most := min(spansAtOnce, q.db.o.SegmentBytes/128)
 	for who, ps := range by {
 		for spans := spansOf(ps); len(spans) > 0; {
 			n := min(len(spans), most)
-			c := &settle{q: q, who: who, name: len(q.db.names[who]), outcome: o, spans: spans[:n]}
+			c := &settle{q: q, who: who, name: len(q.db.nameOf(who)), outcome: o, spans: spans[:n]}
 			if r := len(reqs) - 1; r >= 0 && reqs[r].spans+n <= most {
 				reqs[r].changes, reqs[r].spans = append(reqs[r].changes, c), reqs[r].spans+n
 			} else {
@@ -222,7 +106,6 @@ func (q *Queue) Settle(positions []Position, o Outcome, done func(error)) {
 			spans = spans[n:]
 		}
 	}
-	q.db.mu.Unlock()
 	if len(reqs) == 0 && done != nil {
 		reqs = []*request{{}}
 	}
@@ -234,6 +117,60 @@ func (q *Queue) Settle(positions []Position, o Outcome, done func(error)) {
 		r.done = all
 		q.db.submit(r)
 	}
+}
+
+// settling marks records as about to end and sorts them by sender. It gives back
+// those that were moved while it looked whose they are.
+func (q *Queue) settling(positions []Position, by map[uint32][]Position) (again []Position) {
+	contents := q.contents(positions)
+	q.db.mu.Lock()
+	defer q.db.mu.Unlock()
+	for _, p := range positions {
+		h, ok := q.holds(p)
+		if !ok {
+			continue
+		}
+		if !h.known {
+			if h, ok = q.known(p, h, contents); !ok {
+				if k := q.packOf(p); k != nil && !k.ending {
+					again = append(again, p)
+				}
+				continue
+			}
+		}
+		switch h.state {
+		case pending, parking:
+			h.state = settling
+		case parked:
+			h.state = settlingParked
+		default:
+			continue
+		}
+		q.put(p, h)
+		by[h.who] = append(by[h.who], p)
+	}
+	return again
+}
+
+// known completes what is held of a cold record by its sender.
+func (q *Queue) known(p Position, h held, contents map[*pack]*packed) (held, bool) {
+	c := contents[q.packOf(p)]
+	if c == nil {
+		return h, false
+	}
+	i := c.find(p)
+	if i < 0 {
+		return h, false
+	}
+	h.who, h.known = q.db.number(string(senderOf(c.messages[i]))), true
+	return h, true
+}
+
+// nameOf gives a sender's name.
+func (db *DB) nameOf(who uint32) string {
+	db.mu.Lock()
+	defer db.mu.Unlock()
+	return db.names[who]
 }
 
 // spansAtOnce is how many runs of positions one request may end: a frame must hold
@@ -279,19 +216,19 @@ func spansOf(ps []Position) []span {
 func (q *Queue) Checkpoint() Position {
 	q.db.mu.Lock()
 	defer q.db.mu.Unlock()
-	return q.base - 1
+	return q.checkpoint()
 }
 
 // Stats gives the queue's figures.
 func (q *Queue) Stats() QueueStats {
 	q.db.mu.Lock()
-	s := QueueStats{Name: q.name, Bytes: q.bytes, Checkpoint: q.base - 1, Last: q.next() - 1}
+	s := QueueStats{Name: q.name, Bytes: q.bytes, Checkpoint: q.checkpoint(), Last: q.next() - 1}
 	for _, r := range q.rows {
 		s.Pending += r.Pending
 		s.Parked += r.Parked
 	}
 	q.db.mu.Unlock()
-	if f, _ := q.find(s.Checkpoint, Limit{Records: 1}, nil); len(f) > 0 {
+	if f, _ := q.scan(s.Checkpoint, Limit{Records: 1}, q.reader(nil), false); len(f) > 0 {
 		if item, err := q.load(f[0]); err == nil {
 			s.Oldest = item.Stamp
 		}
@@ -302,6 +239,58 @@ func (q *Queue) Stats() QueueStats {
 // The rest is called with db.mu held.
 
 func (q *Queue) next() Position { return q.base + Position(len(q.entries)) }
+
+// checkpoint is the position up to which everything is settled.
+func (q *Queue) checkpoint() Position {
+	if len(q.cold) > 0 {
+		k := q.cold[0]
+		p := k.first
+		for k.ended.has(uint64(p - k.first)) {
+			p++
+		}
+		return min(p-1, q.base-1)
+	}
+	return q.base - 1
+}
+
+// held is a record that has not ended.
+type held struct {
+	who   uint32
+	known bool // who is
+	state state
+	cold  bool
+}
+
+// holds gives what is held of the record at p, unless it has ended.
+func (q *Queue) holds(p Position) (h held, ok bool) {
+	if e := q.at(p); e != nil && !e.settled() {
+		return held{e.sender(), true, e.state(), false}, true
+	}
+	if k := q.packOf(p); k == nil || !k.has(p) {
+		return h, false
+	}
+	o, odd := q.odd[p]
+	return held{o.who, odd, o.state, true}, true
+}
+
+// put changes the state of a record that is held.
+func (q *Queue) put(p Position, h held) {
+	switch {
+	case !h.cold:
+		q.at(p).set(h.state)
+	case h.state == pending:
+		delete(q.odd, p)
+	default:
+		q.beOdd(p, oddity{h.who, h.state})
+	}
+}
+
+func (q *Queue) beOdd(p Position, o oddity) {
+	if q.odd == nil {
+		q.odd = map[Position]oddity{}
+	}
+	q.odd[p] = o
+}
 
 func (q *Queue) at(p Position) *entry {
 	if p < q.base || p >= q.next() {
@@ -340,13 +329,40 @@ func (q *Queue) free(who uint32) {
 	q.wake()
 }
 
-// end marks a record as settled and moves the checkpoint.
-func (q *Queue) end(p Position) {
-	e := q.at(p)
+// end marks a record of who as settled and moves the checkpoint.
+func (q *Queue) end(p Position, who uint32) {
 	delete(q.reasons, p)
+	if e := q.at(p); e != nil && !e.settled() {
+		q.forget(e)
+		q.advance()
+		return
+	}
+	delete(q.odd, p)
+	q.packOf(p).end(p, who)
+}
+
+// forget lets go of an entry.
+func (q *Queue) forget(e *entry) {
 	q.bytes -= uint64(e.length)
 	q.db.live[e.segment]--
 	e.length = 0
+}
+
+// cut lets go of the entries up to p that have become cold.
+func (q *Queue) cut(p Position) {
+	for at := q.base; at <= p && at < q.next(); at++ {
+		e := q.at(at)
+		if e.settled() {
+			continue
+		}
+		if k := q.packOf(at); k == nil || !k.has(at) {
+			continue // only after damage: its end was lost
+		}
+		if s := e.state(); s != pending {
+			q.beOdd(at, oddity{e.sender(), s})
+		}
+		q.forget(e)
+	}
 	q.advance()
 }
 

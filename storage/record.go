@@ -16,7 +16,7 @@ import (
 // uvarints; a stamp is boot (8), up in ns (8), wall in ms since 1970 (8), grade (1).
 //
 //	kind      payload
-//	message   n | n × (queue, position, ttl in ms, note) | sender | stamp | body to the end but 4 | crc32c (4)
+//	message   n | n × (queue, position, ttl in ms (0: for ever), note) | sender | stamp | body to the end but 4 | crc32c (4)
 //	settled   queue | sender | outcome (1) | n | n × (gap to the range before, length)
 //	park      queue | sender | reason             all of a sender, also what comes later
 //	unpark    queue | sender
@@ -30,6 +30,8 @@ import (
 //	next      queue | position                    picture: the next position of a queue
 //	row       queue+1 (0: none) | sender | accepted, delivered, expired, evicted, discarded, damaged, parked, pending, unrouted
 //	end                                           the picture is complete
+//	generation                                    see appendGeneration; what is in it lies there from now on
+//	pack end  queue | outcome (1) | n × (sender, pending, parked) | generation | pack      all that was left in a pack
 //
 // The message's own checksum is there because it is read back alone, long after
 // its frame was checked.
@@ -50,6 +52,8 @@ const (
 	kindRow
 	kindEnd
 	kindMore
+	kindGeneration
+	kindPackEnd
 )
 
 const stampSize = 25
@@ -228,13 +232,22 @@ func appendMessage(b []byte, m message) []byte {
 	for _, c := range m.to {
 		b = binary.AppendUvarint(b, uint64(c.queue))
 		b = binary.AppendUvarint(b, uint64(c.pos))
-		b = binary.AppendUvarint(b, uint64((c.ttl+time.Millisecond-1)/time.Millisecond))
+		b = binary.AppendUvarint(b, milliseconds(c.ttl))
 		b = appendBytes(b, c.note)
 	}
 	b = appendString(b, m.sender)
 	b = appendStamp(b, m.stamp)
 	b = append(b, m.body...)
 	return binary.LittleEndian.AppendUint32(b, crc32.Checksum(b[start:], castagnoli))
+}
+
+// milliseconds is a time to live as it is kept, rounded up: less than zero, which is
+// over at once, is the shortest.
+func milliseconds(ttl time.Duration) uint64 {
+	if ttl < 0 {
+		return 1
+	}
+	return uint64((ttl + time.Millisecond - 1) / time.Millisecond)
 }
 
 // parseMessage checks a message record and takes it apart; the parts lie in p.
@@ -257,6 +270,18 @@ func parseMessage(p []byte) (message, error) {
 	m.sender, m.stamp = r.string(), r.stamp()
 	m.body = r.b
 	return m, r.err
+}
+
+// senderOf gives the sender of a message record that was checked before.
+func senderOf(p []byte) []byte {
+	r := reader{b: p}
+	for n := r.uint(); n > 0 && r.err == nil; n-- {
+		r.uint()
+		r.uint()
+		r.uint()
+		r.bytes()
+	}
+	return r.bytes()
 }
 
 // in gives the place of the message in queue q.

@@ -24,6 +24,7 @@ type replay struct {
 	segment  uint32   // of the frame at hand
 	whole    uint32   // segment in which the last whole picture ends
 	frames   int
+	absent   map[uint32]error // generations that the journal speaks of and that are not there, or not whole
 }
 
 func (r *replay) frame(f journal.Frame) error {
@@ -44,7 +45,9 @@ func (r *replay) frame(f journal.Frame) error {
 		r.taken = newPicture(r.segment)
 		r.taken.partial = true
 	case r.taken != nil && first != kindMore && first != kindBegin:
-		r.abandon()
+		if err := r.abandon(); err != nil {
+			return err
+		}
 	}
 	return records(f.Body, func(k kind, p []byte, off int) error {
 		loc := journal.Loc{Segment: f.Loc.Segment, Offset: f.Loc.Offset + uint32(off)}
@@ -60,15 +63,16 @@ func (r *replay) missing() { r.ever = true }
 
 // abandon gives up a picture that was never finished: by a crash, for want of
 // room, or because damage took its end.
-func (r *replay) abandon() {
-	if !r.pictured {
-		r.missing()
-		r.taken.lay(r, true) // some ground is better than none
-		r.pictured = true
-	} else {
-		r.db.reach("a picture was not finished")
-	}
+func (r *replay) abandon() error {
+	taken := r.taken
 	r.taken = nil
+	if r.pictured {
+		r.db.reach("a picture was not finished")
+		return nil
+	}
+	r.missing()
+	r.pictured = true
+	return taken.lay(r, true) // some ground is better than none
 }
 
 func (r *replay) record(k kind, p []byte, loc journal.Loc) error {
@@ -114,6 +118,10 @@ func (r *replay) record(k kind, p []byte, loc journal.Loc) error {
 		}
 	case kindQueue:
 		r.open(uint32(in.uint()), in.string())
+	case kindGeneration:
+		return r.install(in)
+	case kindPackEnd:
+		return r.endPack(in)
 	default:
 		return fmt.Errorf("%w: unknown kind", ErrVersion)
 	}
@@ -192,11 +200,15 @@ func (r *replay) end() error {
 	r.taken, r.pictured = nil, true
 	switch {
 	case first:
-		p.lay(r, true)
+		if err := p.lay(r, true); err != nil {
+			return err
+		}
 	case p.partial:
 		return nil
 	case r.ever:
-		p.lay(r, false)
+		if err := p.lay(r, false); err != nil {
+			return err
+		}
 		if !r.db.agrees() {
 			return nil
 		}
@@ -238,13 +250,13 @@ func (db *DB) countOpen() {
 	for _, row := range db.ledger {
 		row.Pending, row.Parked = 0, 0
 	}
-	for _, q := range db.byID {
-		for _, e := range q.entries {
-			if !e.settled() {
-				*q.openCount(db.row(e.sender(), q.id), e.sender(), e.state())++
-			}
+	db.count(func(k rowKey, held bool, n uint64) {
+		if row := db.row(k.who, k.queue); held {
+			row.Parked += n
+		} else {
+			row.Pending += n
 		}
-	}
+	})
 }
 
 // quarantine copies what could not be read, so that nothing is hidden or thrown

@@ -23,6 +23,7 @@ func (db *DB) makeRoom(batch []*request, verdict []error) error {
 		db.queueUp(batch, verdict)
 	}
 	db.checkQuota(batch, verdict)
+	db.checkPolicies(batch, verdict)
 	db.full.Store(false)
 	if db.fits(batch, verdict) {
 		return nil

@@ -64,7 +64,7 @@ type Record struct {
 // Dest is one queue that a record is for.
 type Dest struct {
 	Queue string        // its name; opened if it is new
-	TTL   time.Duration // 0: for ever
+	TTL   time.Duration // 0: for ever; less: it is over already, and is counted as expired when it is read
 	Note  []byte        // of this copy alone; at most 255 bytes
 }
 
@@ -119,7 +119,9 @@ func (r Row) Balance() int64 {
 type Options struct {
 	Clock        Clock         // SystemClock if nil
 	SegmentBytes int           // size of a journal segment: 16 MiB if zero, 1 MiB to 1 GiB
-	MaxBytes     int64         // most that the journal may take on disk: 1 GiB if zero, at least 4 segments
+	MaxBytes     int64         // most that the store may take on disk: 1 GiB if zero, at least 4 segments
+	Ring         int           // segments of the journal: beyond half of them, what was not drained moves into generations; 8 if zero, at least 4
+	Scratch      string        // folder on a RAM disk in which generations are built; in the store's own if empty or too full
 	Log          *slog.Logger  // damage and faults; nothing if nil
 	Linger       time.Duration // longest wait for company before a commit: 1 ms if zero, none if negative
 
@@ -132,13 +134,15 @@ type Options struct {
 
 // Stats are a DB's figures.
 type Stats struct {
-	Commits  uint64 // frames written, each one flush
-	Records  uint64 // records in them
-	Bytes    uint64 // bytes written
-	Disk     int64  // bytes that the journal takes
-	MaxBytes int64
-	Segments int
-	Damage   []Damage // found when the store was opened
+	Commits     uint64 // frames written, each one flush
+	Records     uint64 // records in them
+	Bytes       uint64 // bytes written
+	Disk        int64  // bytes that journal and generations take
+	MaxBytes    int64
+	Segments    int
+	Generations int      // that records which were not drained soon lie in
+	Moved       uint64   // records moved there since the store was opened
+	Damage      []Damage // found when the store was opened
 }
 
 // Damage is a part of the journal that could not be read when the store was

@@ -14,17 +14,20 @@ type picture struct {
 	queues  map[uint32]*picturedQueue
 	ledger  map[rowKey]*Row
 	maps    map[string]map[string][]byte
+	cold    map[uint32][]byte // generation records, by number
+	order   []uint32          // of them
 }
 
 type picturedQueue struct {
 	name    string // empty: its name was lost
 	next    Position
 	senders map[uint32]string
+	parked  map[Position]parkRecord
 }
 
 func newPicture(segment uint32) *picture {
 	return &picture{segment: segment, queues: map[uint32]*picturedQueue{}, ledger: map[rowKey]*Row{},
-		maps: map[string]map[string][]byte{}}
+		maps: map[string]map[string][]byte{}, cold: map[uint32][]byte{}}
 }
 
 // record takes one record of the picture.
@@ -46,6 +49,14 @@ func (p *picture) record(r *replay, k kind, payload []byte) error {
 			p.maps[c.Map] = m
 		}
 		m[c.Key] = c.Value
+	case kindParked:
+		q, who := p.queue(in), r.db.number(in.string())
+		pos := Position(in.uint())
+		q.parked[pos] = parkRecord{who: who, pos: pos, reason: in.string()}
+	case kindGeneration:
+		n := in.generation().mark.Number
+		p.cold[n] = bytes.Clone(payload)
+		p.order = append(p.order, n)
 	case kindRow:
 		p.row(r.db, in)
 	case kindEnd:
@@ -60,7 +71,7 @@ func (p *picture) queue(in *reader) *picturedQueue {
 	id := uint32(in.uint())
 	q := p.queues[id]
 	if q == nil {
-		q = &picturedQueue{senders: map[uint32]string{}}
+		q = &picturedQueue{senders: map[uint32]string{}, parked: map[Position]parkRecord{}}
 		p.queues[id] = q
 	}
 	return q
@@ -80,7 +91,7 @@ func (p *picture) row(db *DB, in *reader) {
 // lay makes the picture the state: as the ground, or after damage in the place of
 // what could be read. The index stays; only positions that are missing in it are
 // noted as lost. Of a partial one, rows and keys that are known otherwise stay.
-func (p *picture) lay(r *replay, ground bool) {
+func (p *picture) lay(r *replay, ground bool) error {
 	db := r.db
 	if !p.partial {
 		db.maps, db.mapBytes = map[string]map[string][]byte{}, 0
@@ -106,12 +117,38 @@ func (p *picture) lay(r *replay, ground bool) {
 		for pos := range q.lost {
 			q.lost[pos] = true
 		}
+		if ground {
+			for pos, c := range pq.parked {
+				q.beOdd(pos, oddity{c.who, parked})
+				q.because(pos, c.reason)
+			}
+		}
+	}
+	if err := p.layCold(r); err != nil {
+		return err
 	}
 	if p.partial {
 		maps.Copy(db.ledger, p.ledger)
 	} else {
 		db.ledger = p.ledger
 	}
+	return nil
+}
+
+// layCold takes the generations of the picture into the index, and those that it no
+// longer has out of it.
+func (p *picture) layCold(r *replay) error {
+	for n := range r.db.generations {
+		if p.cold[n] == nil && !p.partial {
+			r.db.unlist(n)
+		}
+	}
+	for _, n := range p.order {
+		if err := r.install(&reader{b: p.cold[n]}); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // compare says where a picture differs from what replay has made.
@@ -133,6 +170,16 @@ func (p *picture) compare(db *DB) error {
 	for name, m := range db.maps {
 		if !maps.EqualFunc(m, p.maps[name], bytes.Equal) && len(m)+len(p.maps[name]) > 0 {
 			return fmt.Errorf("picture has map %s as %q, replay as %q", name, p.maps[name], m)
+		}
+	}
+	for n, want := range p.cold {
+		if g := db.generations[n]; g != nil && !bytes.Equal(appendGeneration(nil, g, nil), want) {
+			return fmt.Errorf("picture has generation %d otherwise than replay", n)
+		}
+	}
+	for n, g := range db.generations {
+		if p.cold[n] == nil && g.n > 0 {
+			return fmt.Errorf("picture has no generation %d, of which %d records count", n, g.n)
 		}
 	}
 	for id, pq := range p.queues {

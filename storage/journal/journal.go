@@ -35,6 +35,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 )
 
 // Page is what a write may harm, and so the alignment of frames.
@@ -49,7 +50,7 @@ type Options struct {
 	StoreID      uint64
 	Disk         Disk
 	SegmentBytes int   // size of a new segment, a multiple of Page; older ones keep theirs
-	MaxBytes     int64 // most that all segments and the spare may take
+	MaxBytes     int64 // most that all segments and the spare may take, until SetMax
 }
 
 // Journal is an open folder of segments.
@@ -60,8 +61,9 @@ type Journal struct {
 	mu       sync.RWMutex // guards segments against readers while one is dropped
 	segments []*segment   // oldest first; the last one is written to
 
-	next  uint64 // sequence of the next record
-	buf   []byte // of the frame being written
+	max   atomic.Int64 // most that all segments and the spare may take
+	next  uint64       // sequence of the next record
+	buf   []byte       // of the frame being written
 	spare spare
 }
 
@@ -79,6 +81,12 @@ type Loc struct {
 	Segment uint32
 	Offset  uint32
 }
+
+// SetMax changes how much all segments and the spare may take. What is there stays.
+func (j *Journal) SetMax(bytes int64) { j.max.Store(bytes) }
+
+// Max is what SetMax has said last.
+func (j *Journal) Max() int64 { return j.max.Load() }
 
 // Next is the sequence that the next record will have.
 func (j *Journal) Next() uint64 { return j.next }

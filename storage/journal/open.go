@@ -41,6 +41,7 @@ type Damage struct {
 // on disk, and a power cut would take it back after its positions were used.
 func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) error) (*Journal, error) {
 	j := &Journal{dir: dir, o: o, next: 1}
+	j.max.Store(o.MaxBytes)
 	if err := j.spare.adopt(o.Disk, dir, o.SegmentBytes); err != nil {
 		return nil, err
 	}

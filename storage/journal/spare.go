@@ -54,13 +54,13 @@ func (j *Journal) Last() bool {
 	have, short := j.spare.have, j.spare.short
 	j.spare.mu.Unlock()
 	_, n := j.taken()
-	return !have && (short || n+int64(j.o.SegmentBytes) > j.o.MaxBytes)
+	return !have && (short || n+int64(j.o.SegmentBytes) > j.max.Load())
 }
 
 // Spacious says whether there is room for one more segment beside the spare, so
 // that the spare may be filled with something that is meant to stay.
 func (j *Journal) Spacious() bool {
-	if _, n := j.taken(); n+2*int64(j.o.SegmentBytes) > j.o.MaxBytes {
+	if _, n := j.taken(); n+2*int64(j.o.SegmentBytes) > j.max.Load() {
 		return false
 	}
 	var st unix.Statfs_t
@@ -82,7 +82,7 @@ func (s *spare) start(j *Journal) {
 	if s.have || s.making != nil || time.Now().Before(s.again) {
 		return
 	}
-	if _, n := j.taken(); n+int64(j.o.SegmentBytes) > j.o.MaxBytes {
+	if _, n := j.taken(); n+int64(j.o.SegmentBytes) > j.max.Load() {
 		s.err = ErrNoSpace
 		return
 	}

@@ -1,0 +1,205 @@
+package storage
+
+import (
+	"context"
+	"fmt"
+	"math/rand"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+)
+
+// coldOptions make the mover work after a few hundred records.
+func coldOptions() Options {
+	return Options{SegmentBytes: 64 << 10, Ring: 4, MaxBytes: 64 * 64 << 10, tiny: true, check: true}
+}
+
+// within waits until ok, or fails.
+func within(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for end := time.Now().Add(20 * time.Second); !ok(); {
+		if time.Now().After(end) {
+			t.Fatalf("%s: not within 20 s", what)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+func numbered(sender string, from, n int) (out []string) {
+	for i := from; i < from+n; i++ {
+		out = append(out, fmt.Sprintf("%s-%d", sender, i))
+	}
+	return out
+}
+
+// strip takes the filler off that makes records large.
+func strip(bodies []string) (out []string) {
+	for _, b := range bodies {
+		out = append(out, strings.TrimRight(b, "."))
+	}
+	return out
+}
+
+func addLarge(t *testing.T, db *DB, sender string, from, n int, queues ...string) {
+	t.Helper()
+	done := make(chan error, n)
+	for i := from; i < from+n; i++ {
+		r := Record{Sender: sender, Stamp: db.o.Clock.Now(), Body: fmt.Appendf(nil, "%s-%d%s", sender, i, strings.Repeat(".", 400))}
+		for _, q := range queues {
+			r.To = append(r.To, Dest{Queue: q, Note: []byte(q)})
+		}
+		db.Append(context.Background(), r, func(err error) { done <- err })
+	}
+	for range n {
+		if err := <-done; err != nil {
+			t.Fatalf("Append: %v", err)
+		}
+	}
+}
+
+// TestBacklogBecomesCold: what is not drained moves into generations, is read in
+// order from there, survives restarts, and its space comes back when it is settled.
+func TestBacklogBecomesCold(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, coldOptions())
+	for i := range 20 {
+		addLarge(t, db, "a", i*100, 100, "up", "sleeping")
+		addLarge(t, db, "b", i*100, 50, "up")
+	}
+	within(t, "the journal is short", func() bool { s := db.Stats(); return s.Segments <= 3 && s.Generations > 3 })
+	check := func(when string) {
+		t.Helper()
+		if got, want := strip(bodies(t, db.Queue("sleeping"))), numbered("a", 0, 2000); !slices.Equal(got, want) {
+			t.Fatalf("%s: sleeping has %d records, want %d: %.200v", when, len(got), len(want), got)
+		}
+		if got := bodies(t, db.Queue("up")); len(got) != 3000 {
+			t.Fatalf("%s: up has %d records, want 3000", when, len(got))
+		}
+		if err := db.Verify(); err != nil {
+			t.Fatalf("%s: %v", when, err)
+		}
+	}
+	check("moved")
+	reopen := func() {
+		t.Helper()
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = open(t, dir, coldOptions())
+		if s := db.Stats(); len(s.Damage) > 0 {
+			t.Fatalf("reopened: damage %+v", s.Damage)
+		}
+	}
+	reopen()
+	check("reopened")
+
+	up := db.Queue("up")
+	r := rand.New(rand.NewSource(1))
+	var ps []Position
+	for p := Position(1); p <= 3000; p++ {
+		ps = append(ps, p)
+	}
+	r.Shuffle(len(ps), func(i, j int) { ps[i], ps[j] = ps[j], ps[i] })
+	settleNow(t, up, Delivered, ps[:2500]...)
+	if err := db.Verify(); err != nil {
+		t.Fatal(err)
+	}
+	reopen()
+	up = db.Queue("up")
+	if got := bodies(t, up); len(got) != 500 {
+		t.Fatalf("up has %d records, want 500", len(got))
+	}
+	settleNow(t, up, Delivered, ps[2500:]...)
+	sleeping := db.Queue("sleeping")
+	if got := len(bodies(t, sleeping)); got != 2000 {
+		t.Fatalf("sleeping has %d records, want 2000", got)
+	}
+	var all []Position
+	for p := Position(1); p <= 2000; p++ {
+		all = append(all, p)
+	}
+	settleNow(t, sleeping, Discarded, all...)
+	within(t, "the space is back", func() bool {
+		left, _ := filepath.Glob(filepath.Join(dir, "g-*"))
+		return db.Stats().Generations == 0 && len(left) == 0
+	})
+	reopen()
+	for _, row := range db.Ledger() {
+		if row.Balance() != 0 || row.Pending+row.Parked+row.Damaged != 0 {
+			t.Errorf("ledger: %+v", row)
+		}
+	}
+}
+
+// TestParkedStayBehindCold: parked records and senders stay parked when they move,
+// and after restarts.
+func TestParkedStayBehindCold(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, coldOptions())
+	q := db.Queue("up")
+	addLarge(t, db, "a", 0, 50, "up")
+	q.ParkRecord(7, "bad")
+	q.Park("b", "refused", nil)
+	for i := range 20 {
+		addLarge(t, db, "b", i*100, 100, "up")
+	}
+	within(t, "it has moved", func() bool { return db.Stats().Generations > 2 && db.Stats().Segments <= 3 })
+	q.ParkRecord(9, "bad too")
+	for range 3 {
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+		db = open(t, dir, coldOptions())
+		q = db.Queue("up")
+		if got := q.ParkedRecords(); len(got) != 2 || got[0] != (ParkedRecord{7, "a", "bad"}) || got[1] != (ParkedRecord{9, "a", "bad too"}) {
+			t.Fatalf("parked records: %+v", got)
+		}
+		if got := len(bodies(t, q)); got != 48 {
+			t.Fatalf("%d records to be read, want 48", got)
+		}
+		addLarge(t, db, "b", 0, 300, "up") // pictures come and go
+	}
+	q.Unpark("b", nil)
+	q.UnparkRecord(7)
+	q.UnparkRecord(9)
+	within(t, "they are read", func() bool { return len(bodies(t, q)) == 50+2000+900 })
+}
+
+// TestLeftoversMerge: one record that nobody takes does not hold a generation.
+func TestLeftoversMerge(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, coldOptions())
+	for i := range 60 {
+		addLarge(t, db, "a", i*100, 100, "up")
+	}
+	within(t, "it has moved", func() bool { return db.Stats().Generations >= 20 && db.Stats().Segments <= 3 })
+	var ps []Position
+	for p := Position(1); p <= 6000; p++ {
+		if p%100 != 0 {
+			ps = append(ps, p)
+		}
+	}
+	settleNow(t, db.Queue("up"), Delivered, ps...)
+	within(t, "they are merged", func() bool { return db.Stats().Generations < manyPoor })
+	if got := bodies(t, db.Queue("up")); len(got) != 60 {
+		t.Fatalf("%d records, want 60", len(got))
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	db = open(t, dir, coldOptions())
+	if got := bodies(t, db.Queue("up")); len(got) != 60 || len(db.Stats().Damage) != 0 {
+		t.Fatalf("%d records, want 60; damage %v", len(got), db.Stats().Damage)
+	}
+}
+
+// peek reads the record at p, whatever its state.
+func (q *Queue) peek(p Position) (Item, error) {
+	f, _ := q.scan(p-1, Limit{Records: 1}, func(uint32, state) bool { return true }, false)
+	if len(f) == 0 || f[0].pos != p {
+		return Item{}, fmt.Errorf("position %d is not there", p)
+	}
+	return q.load(f[0])
+}
