@@ -53,6 +53,8 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(outageCommand(), ackCommand())
+	root.AddCommand(outageCommand(), ackCommand(),
+		ingestCommand(), steadyCommand(), memoryCommand(), reopenCommand(),
+		serveDiskCommand(), holdStoreCommand(), openStoreCommand())
 	return root
 }
