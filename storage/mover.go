@@ -226,6 +226,9 @@ func (db *DB) move(ctx context.Context, last *uint32, replaces []uint32) error {
 	if err := <-done; err != nil {
 		return errors.Join(err, db.cold.Drop(number))
 	}
+	for _, d := range b.drafts {
+		d.positions, d.who = nil, nil // the packs live on, and these are twelve bytes a record
+	}
 	return nil
 }
 
