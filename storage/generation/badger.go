@@ -3,6 +3,7 @@ package generation
 import (
 	"fmt"
 	"log/slog"
+	"runtime/debug"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -16,7 +17,7 @@ func (s *Set) common(dir string) badger.Options {
 		WithMetricsEnabled(false).
 		WithCompression(options.None). // values are packed already; and needs no block cache
 		WithBlockCacheSize(0).
-		WithIndexCacheSize(0).
+		WithIndexCacheSize(0). // the index of a table is a few KB here, its cache more
 		WithMemTableSize(1 << 20).
 		WithNumMemtables(1).
 		WithValueThreshold(64).
@@ -44,9 +45,11 @@ func (s *Set) forReading(dir string) badger.Options {
 		WithChecksumVerificationMode(options.OnTableAndBlockRead)
 }
 
-// guard turns a panic of badger into an error. It sees those of this goroutine only;
+// guard turns a panic of badger into an error, and a fault in its memory maps, a page
+// that the disk cannot read, into a panic first. It sees those of this goroutine only;
 // badger's others are kept from them by giving it nothing that is not whole.
 func guard(f func() error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%w: %v", errPanic, p)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/dgraph-io/badger/v4"
 	"github.com/klauspost/compress/zstd"
@@ -25,29 +24,23 @@ func (s *Set) limit() int64 {
 // is left of it. It can then be built again.
 //
 // Errors: ErrNoSpace; ctx's; fill's; those of the disk. Builds come one after another.
-func (s *Set) Build(ctx context.Context, number uint32, fill func(put func(key, value []byte) error) (directory []byte, err error)) (Mark, error) {
+func (s *Set) Build(ctx context.Context, number uint32, fill func(put func(key, value []byte) error) (directory []byte, err error)) (m Mark, err error) {
 	s.building.Lock()
 	defer s.building.Unlock()
 	if err := s.begin(number); err != nil {
 		return Mark{}, fmt.Errorf("build generation %d: %w", number, err)
 	}
-	m, err := s.build(ctx, number, fill)
-	if err != nil {
+	defer func() { s.end(number, m) }() // also if fill panics
+	if m, err = s.build(ctx, number, fill); err != nil {
 		err = fmt.Errorf("build generation %d: %w", number, noSpace(err))
 		if rerr := s.remove(number); rerr != nil {
 			err = fmt.Errorf("%w; remove what was built of it: %w", err, rerr)
 		}
 	}
-	s.mu.Lock()
-	s.builds--
-	if err == nil {
-		s.have[number] = &entry{bytes: m.Bytes}
-	}
-	s.mu.Unlock()
-	s.changed.Broadcast()
 	return m, err
 }
 
+// begin keeps the number for the build, and everybody else from it.
 func (s *Set) begin(number uint32) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -57,70 +50,70 @@ func (s *Set) begin(number uint32) error {
 	if s.have[number] != nil {
 		return errors.New("there is one of this number")
 	}
-	s.builds++
+	s.have[number] = &entry{away: true}
 	return nil
 }
 
-func (s *Set) build(ctx context.Context, number uint32, fill func(put func(key, value []byte) error) ([]byte, error)) (m Mark, err error) {
+// end lists what was built; the zero Mark says that nothing was.
+func (s *Set) end(number uint32, m Mark) {
+	s.mu.Lock()
+	delete(s.have, number)
+	if m != (Mark{}) {
+		s.have[number] = &entry{bytes: m.Bytes}
+	}
+	s.mu.Unlock()
+	s.changed.Broadcast()
+}
+
+func (s *Set) build(ctx context.Context, number uint32, fill func(put func(key, value []byte) error) ([]byte, error)) (Mark, error) {
 	// What an earlier attempt could not remove.
 	if err := s.remove(number); err != nil {
 		return Mark{}, err
 	}
-	scratch, err := s.makeScratch()
-	if err != nil {
-		return Mark{}, err
-	}
 	defer func() {
-		if rerr := os.RemoveAll(scratch); rerr != nil && err == nil {
-			// The next build tries again.
-			s.log.Debug("scratch was not emptied", "scratch", scratch, "err", rerr)
+		if rerr := s.emptyScratch(); rerr != nil { // the next build tries again
+			s.log.Debug("scratch was not emptied", "err", rerr)
 		}
 	}()
-	directory, err := s.fill(ctx, scratch, fill)
+	at, err := s.makeScratch()
 	if err != nil {
 		return Mark{}, err
 	}
-	return s.seal(ctx, number, scratch, directory)
+	directory, err := s.fill(ctx, at, fill)
+	if err != nil {
+		return Mark{}, err
+	}
+	return s.seal(ctx, number, at.db, directory)
 }
 
 // fill makes the database in scratch.
-func (s *Set) fill(ctx context.Context, scratch string, fill func(put func(key, value []byte) error) ([]byte, error)) (directory []byte, err error) {
-	w := &writer{ctx: ctx, dir: scratch, room: s.limit()}
+func (s *Set) fill(ctx context.Context, at scratch, fill func(put func(key, value []byte) error) ([]byte, error)) (directory []byte, err error) {
+	w := &writer{ctx: ctx, at: at, room: s.limit()}
 	if w.enc, err = newEncoder(); err != nil {
 		return nil, fmt.Errorf("make compressor: %w", err)
 	}
 	if err := guard(func() error {
-		w.db, err = badger.Open(s.forBuilding(scratch))
+		w.db, err = badger.Open(s.forBuilding(at.db))
 		return err
 	}); err != nil {
 		return nil, fmt.Errorf("open database in scratch: %w", err)
 	}
-	closed := false
-	defer func() {
-		if !closed { // fill failed, or panicked
-			if cerr := guard(w.db.Close); cerr != nil {
-				s.log.Debug("database in scratch did not close well", "err", cerr)
-			}
+	defer func() { // also if fill panics
+		cerr := errors.Join(at.release(), guard(w.db.Close))
+		if cerr != nil && err == nil {
+			err = fmt.Errorf("close database in scratch: %w", cerr)
 		}
 	}()
-	directory, err = fill(w.put)
-	if err == nil {
-		err = w.finish()
-	}
-	if err != nil {
+	if directory, err = fill(w.put); err != nil {
 		return nil, err
 	}
-	closed = true
-	if err := guard(w.db.Close); err != nil {
-		return nil, fmt.Errorf("close database in scratch: %w", err)
-	}
-	return directory, nil
+	return directory, w.finish()
 }
 
 // writer gives badger what is put, a transaction at a time.
 type writer struct {
 	ctx   context.Context
-	dir   string
+	at    scratch
 	db    *badger.DB
 	enc   *zstd.Encoder
 	room  int64 // that is left of the limit
@@ -173,14 +166,10 @@ const (
 // commit gives the batch to badger. Before, it looks whether there is room for it:
 // others may have filled the disk since the build began.
 func (w *writer) commit() error {
-	free, err := freeBytes(w.dir)
-	if err != nil {
-		return fmt.Errorf("look for room in scratch: %w", err)
+	if err := w.at.needs(int64(len(w.arena)) + slack/2); err != nil {
+		return err
 	}
-	if free < int64(len(w.arena))+slack {
-		return fmt.Errorf("scratch %s has %d bytes free: %w", w.dir, free, ErrNoSpace)
-	}
-	err = guard(func() error {
+	err := guard(func() error {
 		txn := w.db.NewTransaction(true)
 		defer txn.Discard()
 		for _, e := range w.batch {

@@ -45,7 +45,7 @@ func (s *Set) SetAside(number uint32, to string) error {
 func (s *Set) take(number uint32, move func() error) error {
 	s.mu.Lock()
 	e := s.have[number]
-	for e != nil && e.gone { // another call is at it
+	for e != nil && e.away { // another call is at it
 		s.changed.Wait()
 		e = s.have[number]
 	}
@@ -57,7 +57,7 @@ func (s *Set) take(number uint32, move func() error) error {
 		e = &entry{}
 		s.have[number] = e
 	}
-	e.gone = true
+	e.away = true
 	for e.users > 0 {
 		s.changed.Wait()
 	}
@@ -80,7 +80,7 @@ func (s *Set) take(number uint32, move func() error) error {
 	if r != nil {
 		s.open--
 	}
-	e.gone = false
+	e.away = false
 	if still != nil {
 		delete(s.have, number)
 	}

@@ -85,15 +85,14 @@ type Set struct {
 	have    map[uint32]*entry
 	open    int    // databases that are open, being opened or being closed
 	tick    uint64 // of the last use
-	builds  int
 	closed  bool
 }
 
-// entry is a generation that is on disk.
+// entry is a generation that is on disk, or on its way there.
 type entry struct {
 	bytes   int64
 	users   int     // calls that are reading it; it is neither closed nor removed meanwhile
-	gone    bool    // is being removed: nobody new
+	away    bool    // is being made, moved or removed: nobody new reads it
 	reader  *reader // nil while it is not open
 	opening bool
 	used    uint64 // tick of the last use
@@ -190,7 +189,7 @@ func (s *Set) Numbers() []uint32 {
 	defer s.mu.Unlock()
 	var numbers []uint32
 	for n, e := range s.have {
-		if !e.gone {
+		if !e.away {
 			numbers = append(numbers, n)
 		}
 	}
@@ -233,12 +232,10 @@ func (s *Set) Close() error {
 	return errors.Join(errs...)
 }
 
+// busy says whether a call is under way.
 func (s *Set) busy() bool {
-	if s.builds > 0 {
-		return true
-	}
 	for _, e := range s.have {
-		if e.users > 0 || e.gone {
+		if e.users > 0 || e.away {
 			return true
 		}
 	}
@@ -253,7 +250,7 @@ func (s *Set) use(number uint32) (*entry, error) {
 		return nil, ErrClosed
 	}
 	e := s.have[number]
-	if e == nil || e.gone {
+	if e == nil || e.away {
 		return nil, ErrMissing
 	}
 	e.users++

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
-	"runtime/debug"
 	"strings"
 
 	"github.com/dgraph-io/badger/v4"
@@ -56,10 +55,8 @@ func (s *Set) get(m Mark, key []byte) ([]byte, error) {
 	return value, err
 }
 
-// get reads through badger's memory maps. A page that the disk cannot read is a
-// fault there, which is turned into a panic, and that into an error.
+// get reads a value from badger and opens it while badger keeps it mapped.
 func (r *reader) get(key []byte) (value []byte, err error) {
-	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	err = guard(func() error {
 		return r.db.View(func(txn *badger.Txn) error {
 			item, err := txn.Get(key)
@@ -143,7 +140,7 @@ func (s *Set) reader(e *entry, m Mark) (*reader, error) {
 func (s *Set) takeIdle() *reader {
 	var oldest *entry
 	for _, e := range s.have {
-		if e.reader != nil && e.users == 0 && !e.gone && (oldest == nil || e.used < oldest.used) {
+		if e.reader != nil && e.users == 0 && !e.away && (oldest == nil || e.used < oldest.used) {
 			oldest = e
 		}
 	}

@@ -100,7 +100,7 @@ func decodeSeal(b []byte) (*seal, error) {
 	s.store, s.number = c.uint64(), c.uint32()
 	for n := c.uint32(); n > 0 && !c.short; n-- {
 		f := file{name: string(c.bytes(int(c.byte()))), size: int64(c.uint64()), sum: c.uint32()}
-		if f.size < 0 || f.name != filepath.Base(f.name) {
+		if f.size < 0 || !fs.ValidPath(f.name) || f.name == "." || strings.Contains(f.name, "/") {
 			return nil, errShortSeal
 		}
 		s.files = append(s.files, f)
