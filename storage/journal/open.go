@@ -49,10 +49,8 @@ func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) er
 		return nil, errors.Join(err, j.Close())
 	}
 	r := replayer{j: j, each: each, damaged: damaged}
-	for i, s := range j.segments {
-		if err := r.segment(s, i == len(j.segments)-1); err != nil {
-			return nil, errors.Join(err, j.Close())
-		}
+	if err := r.run(); err != nil {
+		return nil, errors.Join(err, j.Close())
 	}
 	if len(j.segments) == 0 || r.torn {
 		// Pages behind a torn frame hold nobody knows what: begin on a fresh segment.
@@ -130,13 +128,32 @@ type replayer struct {
 	torn    bool     // the newest segment ends in a broken frame
 }
 
+// run goes through all segments. The memory that it reads them into goes back to the
+// system at once; the collector would hold it for minutes.
+func (r *replayer) run() (err error) {
+	size := 0
+	for _, s := range r.j.segments {
+		size = max(size, s.size)
+	}
+	if size == 0 {
+		return nil
+	}
+	if r.buf, err = unix.Mmap(-1, 0, size, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE); err != nil {
+		return fmt.Errorf("get memory for a segment of %d bytes: %w", size, err)
+	}
+	defer func() { err = errors.Join(err, unix.Munmap(r.buf)) }()
+	for i, s := range r.j.segments {
+		if err := r.segment(s, i == len(r.j.segments)-1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // segment hands over the frames of s. A frame counts if it is whole, of this
 // store, and continues the sequence; a later sequence means that something is
 // missing; an earlier one is stale, from the segment's former life.
 func (r *replayer) segment(s *segment, newest bool) error {
-	if len(r.buf) < s.size {
-		r.buf = make([]byte, s.size)
-	}
 	n, err := r.j.o.Disk.ReadAt(s.file, r.buf[:s.size], 0)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return fmt.Errorf("read %s: %w", s.file.Name(), err)
