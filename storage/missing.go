@@ -8,8 +8,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
 )
 
 // What is missing at either end of the journal leaves no gap in its sequences. At
@@ -94,10 +92,16 @@ func (db *DB) markNext() {
 	b = binary.LittleEndian.AppendUint64(b, db.j.Next())
 	b = binary.LittleEndian.AppendUint64(b, db.id)
 	b = binary.LittleEndian.AppendUint32(b, crc32.Checksum(b, castagnoli))
-	f, err := os.OpenFile(filepath.Join(db.dir, nextName), os.O_CREATE|os.O_WRONLY, 0o600)
+	disk, name := db.o.disk, filepath.Join(db.dir, nextName)
+	f, err := disk.Open(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		f, err = disk.Create(name)
+	}
 	if err == nil {
-		_, err = f.WriteAt(b, 0)
-		err = errors.Join(err, unix.Fdatasync(int(f.Fd())), f.Close())
+		if err = disk.WriteAt(f, b, 0); err == nil {
+			err = disk.Flush(f)
+		}
+		err = errors.Join(err, f.Close())
 	}
 	if err != nil {
 		db.log.Warn("end of the journal is not noted", "error", err)
