@@ -230,9 +230,20 @@ func TestSeed(t *testing.T) {
 		return b
 	}
 	one := image(1)
+	shelf := filepath.Join(t.TempDir(), "tape")
+	if err := tape.Save(shelf); err != nil {
+		t.Fatal(err)
+	}
+	mine, err := LoadTape(shelf)
+	if err != nil {
+		t.Fatal(err)
+	}
 	landed(t, d, tape, Cut{At: 0})
 	if !bytes.Equal(one, image(1)) {
 		t.Error("one seed, two outcomes")
+	}
+	if tape = mine; !bytes.Equal(one, image(1)) {
+		t.Error("a tape from the shelf has another outcome")
 	}
 	if bytes.Equal(one, image(2)) {
 		t.Error("two seeds, one outcome")
@@ -269,4 +280,43 @@ func TestBadCuts(t *testing.T) {
 	if _, err := d.Eject(); err == nil {
 		t.Error("a tape was given that nobody recorded")
 	}
+}
+
+// A tape that was cut short or changed is not taken for one.
+func TestBadTape(t *testing.T) {
+	tape := &Tape{base: make([]byte, 4*block)}
+	tape.base[block] = 1
+	tape.write(2*block, []byte("x"))
+	tape.flush()
+	tape.mark([]byte("y"))
+	path := filepath.Join(t.TempDir(), "tape")
+	if err := tape.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := LoadTape(path); err != nil || !bytes.Equal(got.base, tape.base) || fmt.Sprint(got.events[0]) != fmt.Sprint(tape.events[0]) {
+		t.Fatalf("%v, %v", got, err)
+	}
+	for n := range whole {
+		if n > 100 && n < len(whole)-100 && n%97 > 0 {
+			continue // the middle is one block
+		}
+		for _, bad := range [][]byte{whole[:n], flipped(whole, n)} {
+			if err := os.WriteFile(path, bad, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := LoadTape(path); err == nil {
+				t.Errorf("byte %d of %d: %d bytes were taken for a tape", n, len(whole), len(bad))
+			}
+		}
+	}
+}
+
+func flipped(b []byte, n int) []byte {
+	b = bytes.Clone(b)
+	b[n] ^= 0x80
+	return b
 }

@@ -11,6 +11,19 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// Format puts a new, empty ext4 on the disk and mounts it. What was in blocks that
+// mkfs does not write stays there, as on a card that is used again.
+func (d *Disk) Format() error {
+	err := d.leave()
+	if err == nil {
+		err = d.format()
+	}
+	if err != nil {
+		return fmt.Errorf("format disk %s: %w", d.o.Name, err)
+	}
+	return nil
+}
+
 // format makes an ext4 and mounts it. What mkfs would leave for the kernel to do
 // later is done now, or it would be counted as the program's.
 func (d *Disk) format() error {
