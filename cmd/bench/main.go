@@ -53,7 +53,7 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(outageCommand(), ackCommand(),
+	root.AddCommand(outageCommand(), ackCommand(), powercutCommand(),
 		ingestCommand(), steadyCommand(), memoryCommand(), reopenCommand(),
 		serveDiskCommand(), holdStoreCommand(), openStoreCommand())
 	return root

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"holdfast.dev/holdfast/storage/crashdisk"
+)
+
+// cutRig records stores and cuts the power.
+type cutRig struct {
+	self  string // this program
+	dir   string // for marks, and what is kept of a failure
+	rec   *crashdisk.Disk
+	play  *crashdisk.Disk
+	check cutChecker
+	steps int           // of a life that is not killed
+	life  time.Duration // of one that is, more or less
+	keep  bool          // the image of a cut that a store does not survive
+}
+
+func openCutRig(self, dir string) (*cutRig, error) {
+	r := &cutRig{self: self, dir: dir, check: cutChecker{self: self}}
+	var err error
+	if r.rec, err = crashdisk.Open(crashdisk.Options{Name: "record", Folder: dir, Bytes: cutBytes}); err == nil {
+		r.play, err = crashdisk.Open(crashdisk.Options{Name: "play", Folder: dir, Bytes: cutBytes})
+	}
+	if err != nil {
+		return nil, errors.Join(err, r.close())
+	}
+	return r, nil
+}
+
+func (r *cutRig) close() error {
+	err := r.check.close()
+	for _, d := range []*crashdisk.Disk{r.rec, r.play} {
+		if d != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}
+	return err
+}
+
+// pickCuts chooses n cuts of a tape, in order, the models in turn: most of them
+// just before a flush completes, when everything is at stake, and a quarter while
+// a store is being opened.
+func pickCuts(rec *recording, n int, models []crashdisk.Model, lot *rand.Rand) []crashdisk.Cut {
+	flushes := rec.tape.Flushes()
+	opening := within(flushes, rec)
+	cuts := make([]crashdisk.Cut, n)
+	for i := range cuts {
+		at := lot.IntN(rec.tape.Len() + 1)
+		switch k := lot.IntN(8); {
+		case k < 4 && len(flushes) > 0:
+			at = flushes[lot.IntN(len(flushes))]
+		case k < 6 && len(opening) > 0:
+			at = opening[lot.IntN(len(opening))]
+		}
+		cuts[i] = crashdisk.Cut{At: at, Model: models[i%len(models)], Seed: lot.Uint64()}
+	}
+	slices.SortStableFunc(cuts, func(a, b crashdisk.Cut) int { return cmp.Compare(a.At, b.At) })
+	return cuts
+}
+
+// within gives those of the flushes that happened while a store was being opened.
+func within(flushes []int, rec *recording) []int {
+	var out []int
+	from := -1
+	for _, m := range rec.marks {
+		switch text := string(m.Text); {
+		case strings.HasPrefix(text, "life "):
+			from = m.At
+		case text == "opened" && from >= 0:
+			for _, f := range flushes {
+				if f > from && f <= m.At {
+					out = append(out, f)
+				}
+			}
+			from = -1
+		}
+	}
+	return out
+}
+
+// outcome is what one cut showed.
+type outcome struct {
+	cut      crashdisk.Cut
+	mounted  crashdisk.Mounted
+	findings findings
+	opening  bool // it was a cut while a store was opened after a cut
+}
+
+// cut lays out one cut on a disk, mounts it, and has the store looked at.
+func (r *cutRig) cut(d *crashdisk.Disk, rec *recording, c crashdisk.Cut, use bool) (o outcome, err error) {
+	o.cut = c
+	if err := d.Lay(rec.tape, c); err != nil {
+		return o, err
+	}
+	if o.mounted, err = d.Mount(); err != nil {
+		o.findings.Shut = err.Error()
+		return o, nil
+	}
+	o.findings, err = r.check.ask(cutQuestion{InPlace: rec.inPlace, Dir: filepath.Join(d.Dir(), "store"),
+		Marks: rec.file, Upto: rec.before(c.At), Room: rec.room, Use: use})
+	return o, err
+}
+
+// cutOpening lets a store be opened and work for a moment on what a cut has left,
+// and cuts the power again meanwhile.
+func (r *cutRig) cutOpening(ctx context.Context, rec *recording, c crashdisk.Cut, n int, lot *rand.Rand, then func(*recording, outcome, *crashdisk.Disk) error) error {
+	if err := r.play.Lay(rec.tape, c); err != nil {
+		return err
+	}
+	if _, err := r.play.Mount(); err != nil {
+		return then(rec, outcome{cut: c, findings: findings{Shut: err.Error()}, opening: true}, r.play)
+	}
+	if err := r.play.Record(); err != nil {
+		return err
+	}
+	args := append(r.workArgs(r.play, c.Seed, 50, rec.room, 1<<20), "--steps", "20")
+	if err := r.live(ctx, 0, args...); err != nil {
+		return fmt.Errorf("open what is left of seed %d after %+v: %w", rec.seed, c, err)
+	}
+	t, err := r.play.Eject()
+	if err != nil {
+		return err
+	}
+	again, err := newRecording(r.dir, rec.seed, t, rec.texts(rec.before(c.At)))
+	if err != nil {
+		return err
+	}
+	defer os.Remove(again.file)
+	again.room = rec.room
+	for _, second := range pickCuts(again, n, cutModels(), lot) {
+		o, err := r.cut(r.rec, again, second, false)
+		if err != nil {
+			return err
+		}
+		o.opening = true
+		if err := then(again, o, r.rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func cutModels() []crashdisk.Model {
+	return []crashdisk.Model{crashdisk.Revert, crashdisk.Torn, crashdisk.Noise}
+}
