@@ -53,8 +53,8 @@ func command() *cobra.Command {
 		SilenceErrors: true,
 	}
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(outageCommand(), ackCommand(), powercutCommand(),
-		ingestCommand(), steadyCommand(), memoryCommand(), reopenCommand(),
-		serveDiskCommand(), holdStoreCommand(), openStoreCommand())
+	root.AddCommand(outageCommand(), ackCommand(),
+		ingestCommand(), steadyCommand(), backlogCommand(), drainCommand(), memoryCommand(), reopenCommand(), fullCommand(), latencyCommand(),
+		serveDiskCommand(), holdStoreCommand(), openStoreCommand(), floodStoreCommand(), accountStoreCommand())
 	return root
 }

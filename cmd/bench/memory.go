@@ -52,14 +52,14 @@ func memory(ctx context.Context, t *trial, n int) error {
 	row := func(what string, mb float64) figure { return figure{ID: "S4", What: what, Value: mb, Unit: "MB"} }
 	many := thousands(int64(n))
 	t.add(row("filling "+many+", most", large.filling).judged("<= 48"),
-		row(many+" pending, at rest", large.pending).judged("<= 48"),
+		row(many+" pending, held", large.pending).judged("<= 48"),
 		row(many+" pending, reopened after kill -9, most", large.opening).judged("<= 48"),
-		row(many+" pending, reopened, at rest", large.opened).judged("<= 48"),
-		row(thousands(few)+" pending, at rest", small.pending),
-		row(thousands(few)+" pending, reopened, at rest", small.opened),
+		row(many+" pending, reopened, held", large.opened).judged("<= 48"),
+		row(thousands(few)+" pending, held", small.pending),
+		row(thousands(few)+" pending, reopened, held", small.opened),
 		row(many+" against "+thousands(few)+" pending, more by", large.pending-small.pending).judged("<= 10"),
 		row("the same, reopened", large.opened-small.opened).judged("<= 10"))
-	t.note("Anonymous memory of the whole process, /proc/self/smaps_rollup, 1 MB = 10^6 bytes.")
+	t.note("Anonymous memory of the whole process, /proc/self/smaps_rollup; held: a second later, garbage given back. 1 MB is 10^6 bytes.")
 	return nil
 }
 
@@ -110,10 +110,10 @@ func parseAnonymous(b []byte) (float64, error) {
 type gauge struct {
 	quit, ended chan struct{}
 
-	mu    sync.Mutex
-	most  float64
-	least float64 // since calm was called
-	err   error
+	mu   sync.Mutex
+	most float64
+	last float64
+	err  error
 }
 
 func newGauge() *gauge {
@@ -140,23 +140,13 @@ func (g *gauge) sample() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.err = errors.Join(g.err, err)
-	g.most = max(g.most, v)
-	if g.least == 0 || v < g.least {
-		g.least = v
-	}
+	g.last, g.most = v, max(g.most, v)
 }
 
-// calm forgets the least so far.
-func (g *gauge) calm() {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.least = 0
-}
-
-// stop gives the most since the beginning and the least since calm, in MB.
-func (g *gauge) stop() (most, least float64, err error) {
+// stop gives the most since the beginning, and what it is now, in MB.
+func (g *gauge) stop() (most, last float64, err error) {
 	close(g.quit)
 	<-g.ended
 	g.sample()
-	return g.most / 1e6, g.least / 1e6, g.err
+	return g.most / 1e6, g.last / 1e6, g.err
 }

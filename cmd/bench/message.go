@@ -21,9 +21,9 @@ const (
 	groupSize  = 64  // messages that come together, likewise
 	topicBytes = 28
 	senders    = 16
-	templates  = 512 // different bodies, so that they compress as telemetry does and not as one repeated text does
-	digits     = 12  // of the number in a body
-	digitsAt   = 6   // where it stands: after {"n":"
+	templates  = 8192 // different bodies: more than are packed together, or they would compress too well
+	digits     = 12   // of the number in a body
+	digitsAt   = 6    // where it stands: after {"n":"
 )
 
 // source numbers messages and knows again what it has made.
