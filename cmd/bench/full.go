@@ -36,7 +36,7 @@ const (
 	floodStore   = "flood-store"   // keeps messages until it is killed, and says what was acknowledged
 	accountStore = "account-store" // reads and settles everything, and says what was there
 	ballast      = 48 << 20        // bytes that are somebody else's
-	said         = 1 << 16         // lines that may wait
+	unheard      = 1 << 16         // lines that may wait
 	wordFull     = "full"
 	resumption   = 10_000           // so many more messages mean that it has resumed, and are not the last crumbs of room
 	fullWait     = 60 * time.Second // for anything to happen
@@ -310,7 +310,7 @@ func storeCommand(use string, run func(context.Context, *holdfast, chan<- string
 		if err != nil {
 			return err
 		}
-		say, ended := make(chan string, said), make(chan error, 1)
+		say, ended := make(chan string, unheard), make(chan error, 1)
 		go func() { ended <- speak(cmd.OutOrStdout(), say) }()
 		err = errors.Join(run(cmd.Context(), h, say), h.close()) // every done has run now
 		close(say)

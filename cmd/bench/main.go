@@ -55,6 +55,7 @@ func command() *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(outageCommand(), ackCommand(),
 		ingestCommand(), steadyCommand(), backlogCommand(), drainCommand(), memoryCommand(), reopenCommand(), fullCommand(), latencyCommand(),
+		powercutCommand(),
 		serveDiskCommand(), holdStoreCommand(), openStoreCommand(), floodStoreCommand(), accountStoreCommand())
 	return root
 }
