@@ -138,6 +138,7 @@ func (r *replay) install(in *reader) error {
 	if err != nil {
 		// Where all of it ends later in the journal, nothing is amiss: it was dropped.
 		// Where its source is still there, that is used.
+		db.reach("a generation that the journal speaks of is gone")
 		r.absent[rec.mark.Number] = err
 		return nil
 	}

@@ -215,6 +215,9 @@ func (db *DB) move(ctx context.Context, last *uint32, replaces []uint32) error {
 	db.mu.Lock()
 	number := db.lastGeneration + 1
 	db.mu.Unlock()
+	if len(replaces) > 0 {
+		db.reach("leftovers merge")
+	}
 	mark, err := db.cold.Build(ctx, number, b.fill)
 	if err != nil {
 		return err
@@ -222,8 +225,13 @@ func (db *DB) move(ctx context.Context, last *uint32, replaces []uint32) error {
 	b.g.mark = mark
 	c := &move{g: b.g, replaces: replaces, drafts: b.drafts}
 	done := make(chan error, 1)
-	db.submit(&request{changes: []change{c}, done: func(err error) { done <- err }, alone: true, again: true})
-	if err := <-done; err != nil {
+	db.submit(&request{changes: []change{c}, done: func(err error) { done <- err }, alone: true, again: true, spans: 1})
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		return ctx.Err() // it counts if it is committed after all, and is removed at the next opening if not
+	}
+	if err != nil {
 		return errors.Join(err, db.cold.Drop(number))
 	}
 	for _, d := range b.drafts {

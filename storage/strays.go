@@ -23,6 +23,7 @@ func (r *replay) strays() (out []uint32, err error) {
 		case db.generations[n] != nil || gone:
 		case r.ever && n > known && r.adopt(n):
 		default:
+			db.reach("a generation does not count")
 			out = append(out, n)
 		}
 		db.lastGeneration = max(db.lastGeneration, n)
