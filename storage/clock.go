@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -50,15 +51,26 @@ type Clock interface {
 // SystemClock is a plain Clock for computers with a clock of their own: boot id
 // and boot time from the kernel, wall time from the system clock, graded by
 // whether the kernel says that somebody disciplines it.
-func SystemClock() Clock { return systemClock{boot: bootID()} }
+func SystemClock() Clock { return &systemClock{boot: bootID()} }
 
-type systemClock struct{ boot uint64 }
-
-func (c systemClock) Now() Stamp {
-	return Stamp{Boot: c.boot, Up: sinceBoot(), Wall: time.Now().UTC(), Grade: systemGrade()}
+type systemClock struct {
+	boot   uint64
+	graded atomic.Int64 // when the kernel was asked last, since boot
+	grade  atomic.Uint32
 }
 
-func (c systemClock) Age(s Stamp) (min, max time.Duration) {
+func (c *systemClock) Now() Stamp {
+	up := sinceBoot()
+	// The kernel is asked once a second: for each message it would cost more than
+	// all else that is done for that.
+	if last := c.graded.Load(); last == 0 || up-time.Duration(last) > time.Second {
+		c.grade.Store(uint32(systemGrade()))
+		c.graded.Store(int64(up))
+	}
+	return Stamp{Boot: c.boot, Up: up, Wall: time.Now().UTC(), Grade: Grade(c.grade.Load())}
+}
+
+func (c *systemClock) Age(s Stamp) (min, max time.Duration) {
 	now := c.Now()
 	if s.Boot == now.Boot {
 		age := now.Up - s.Up

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"time"
 
 	"holdfast.dev/holdfast/storage/journal"
@@ -84,6 +85,7 @@ func (db *DB) submit(r *request) {
 		return
 	}
 	db.line = append(db.line, r)
+	db.lined.Add(1)
 	db.lineLazy += r.weight
 	wake := !r.lazy || db.lineLazy >= lazyCount
 	db.lineMu.Unlock()
@@ -117,7 +119,9 @@ func (db *DB) commitLoop() {
 			}
 			return
 		}
-		alone = nil
+		if alone = nil; db.waiting() == 0 {
+			continue // whoever woke us went with the last group
+		}
 		db.linger()
 		if !db.commitAll() {
 			return
@@ -150,17 +154,39 @@ func (db *DB) wait() time.Duration {
 }
 
 // linger waits a little for company, a tenth of what a commit takes, if the last
-// group had any: alone, a lone client would only lose by it. On a disk so fast that
-// a timer is slower, it does not wait at all: 20 publishes under way lost a third of
-// their rate to a sleep that was meant to last 27 µs.
+// group had any: alone, a lone client would only lose by it. Where that is shorter
+// than what a timer sleeps at least, it looks on while others hand over, for half a
+// commit at most, and goes when nobody does: a sleep that was meant to last 27 µs cost 20 publishes under way
+// a third of their rate, and no wait at all splits a burst of 64 into two commits.
 func (db *DB) linger() {
 	if db.lastGroup <= 1 || db.o.Linger < 0 {
 		return
 	}
-	if d := min(db.o.Linger, db.usual/10); d >= timerSlack {
+	d := min(db.o.Linger, db.usual/10)
+	if d >= timerSlack {
 		time.Sleep(d)
+		return
+	}
+	begin := time.Now()
+	for n, last := db.waiting(), begin; ; {
+		runtime.Gosched()
+		now := time.Now()
+		if m := db.waiting(); m != n {
+			n, last = m, now
+		}
+		if now.Sub(last) > handover || now.Sub(begin) > db.usual/2 {
+			return
+		}
 	}
 }
+
+// handover is a little longer than what lies between two records that one caller
+// hands over in a row.
+const handover = 10 * time.Microsecond
+
+// waiting is how many requests have come into the line. It takes no lock: linger asks
+// again and again, and must not stand in the way of those it waits for.
+func (db *DB) waiting() int { return int(db.lined.Load()) }
 
 // commit writes what waits, up to half a segment, and says whether more is there.
 func (db *DB) commit() (more bool, err error) {
@@ -202,6 +228,7 @@ func (db *DB) takeBatch() (batch []*request, more bool) {
 		db.lineLazy -= db.line[n].weight
 		n++
 	}
+	db.lined.Add(int64(-n))
 	batch = db.line[:n:n]
 	if n == len(db.line) {
 		db.line = nil
@@ -219,6 +246,7 @@ func (db *DB) putBack(rs []*request) {
 	db.lineMu.Lock()
 	defer db.lineMu.Unlock()
 	db.line = append(rs, db.line...)
+	db.lined.Add(int64(len(rs)))
 	for _, r := range rs {
 		db.lineLazy += r.weight
 	}

@@ -54,6 +54,7 @@ type DB struct {
 
 	lineMu   sync.Mutex
 	line     []*request
+	lined    atomic.Int64 // its length
 	lineLazy int
 	lineErr  error // why nothing more is taken
 

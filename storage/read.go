@@ -29,9 +29,11 @@ func (q *Queue) Read(after Position, limit Limit, skip func(sender string) bool)
 			q.Settle(over, Expired, nil)
 		}
 	}()
+	q.fetch(found)
 	for _, f := range found {
 		item, err := q.load(f)
 		if err != nil {
+			f.message = nil
 			item, err = q.load(f) // a fault that passes must not cost a record
 		}
 		switch {
@@ -74,8 +76,9 @@ func (q *Queue) reader(skip func(string) bool) func(who uint32, s state) bool {
 type found struct {
 	pos Position
 	entry
-	message []byte // of a cold one
-	err     error  // of a cold one that cannot be read
+	message []byte // once it is read; of a cold one always
+	cold    bool
+	err     error // of a cold one that cannot be read
 }
 
 func (f found) gone(q *Queue) bool {
@@ -90,7 +93,7 @@ func (f found) moved(q *Queue) bool {
 	q.db.mu.Lock()
 	defer q.db.mu.Unlock()
 	h, ok := q.holds(f.pos)
-	return ok && h.cold != (f.message != nil)
+	return ok && h.cold != f.cold
 }
 
 // glance is how many entries are looked at without letting others in.
@@ -188,7 +191,7 @@ func (s *scan) pack(k *pack, c *packed) {
 		} else {
 			h.who = s.q.db.number(string(senderOf(m)))
 		}
-		if s.pick(h.who, h.state) && !s.take(found{pos: p, entry: entry{length: uint32(len(m)), who: h.who | uint32(h.state)<<28}, message: m}) {
+		if s.pick(h.who, h.state) && !s.take(found{pos: p, entry: entry{length: uint32(len(m)), who: h.who | uint32(h.state)<<28}, message: m, cold: true}) {
 			return
 		}
 		s.next = p
@@ -243,6 +246,34 @@ func (s *scan) entries() (again bool) {
 	}
 	return false
 }
+
+// fetch reads what lies together in the journal at once. What it does not get, load
+// tries by itself.
+func (q *Queue) fetch(found []found) {
+	for len(found) > 0 {
+		n := 1
+		first := found[0]
+		end := first.offset + first.length
+		for n < len(found) && !first.cold && !found[n].cold && found[n].segment == first.segment &&
+			found[n].offset >= end && found[n].offset-end <= journal.Page && found[n].offset+found[n].length-first.offset <= fetchBytes {
+			end = found[n].offset + found[n].length
+			n++
+		}
+		if n > 1 {
+			p := make([]byte, end-first.offset)
+			if q.db.j.ReadAt(p, journal.Loc{Segment: first.segment, Offset: first.offset}) == nil {
+				for i := range found[:n] {
+					f := &found[i]
+					f.message = p[f.offset-first.offset:][:f.length:f.length]
+				}
+			}
+		}
+		found = found[n:]
+	}
+}
+
+// fetchBytes bounds one read of the journal.
+const fetchBytes = 256 << 10
 
 // load reads a record that was found.
 func (q *Queue) load(f found) (Item, error) {
