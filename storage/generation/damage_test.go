@@ -68,6 +68,9 @@ func TestSealAndValueAreTheirInverse(t *testing.T) {
 		if _, err := openValue(p, append(key, 0)); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("of another key: %v", err)
 		}
+		if _, err := openValue(p[:rapid.IntRange(0, len(p)-1).Draw(t, "length")], key); !errors.Is(err, ErrDamaged) {
+			t.Fatalf("a shorter value gives %v", err)
+		}
 		p[rapid.IntRange(0, len(p)-1).Draw(t, "at")] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
 		if _, err := openValue(p, key); !errors.Is(err, ErrDamaged) {
 			t.Fatalf("a flipped bit in a value gives %v", err)
@@ -132,7 +135,7 @@ func checkHarmed(t *testing.T, s *Set, m Mark, content map[string][]byte) (lost 
 // One bit, and one truncation, in every file.
 func TestHarmInEveryFile(t *testing.T) {
 	content := values(1, 30, 2000, 2000, 30000)
-	whole := t.TempDir()
+	whole := ramDir(t)
 	m := build(t, open(t, whole, opts()), 7, content)
 	files, err := os.ReadDir(filepath.Join(whole, "g-00000007"))
 	if err != nil || len(files) < 5 {
@@ -161,7 +164,7 @@ func TestHarmInEveryFile(t *testing.T) {
 			zeroed[0] ^= 1
 			harm = append(harm, zeroed)
 			for i, h := range harm {
-				dir := t.TempDir()
+				dir := ramDir(t)
 				copyFolder(t, whole, dir)
 				path := filepath.Join(dir, "g-00000007", f.Name())
 				if err := os.WriteFile(path, h, 0o600); err != nil {
@@ -172,7 +175,7 @@ func TestHarmInEveryFile(t *testing.T) {
 					t.Fatalf("harm %d of %s, %d instead of %d bytes", i, f.Name(), len(h), len(b))
 				}
 			}
-			dir := t.TempDir()
+			dir := ramDir(t)
 			copyFolder(t, whole, dir)
 			if err := os.Remove(filepath.Join(dir, "g-00000007", f.Name())); err != nil {
 				t.Fatal(err)
@@ -187,7 +190,7 @@ func TestHarmInEveryFile(t *testing.T) {
 // Every byte of the value log is flipped: what badger answers is a right value or none.
 func TestHarmInTheValueLogTakesOneValue(t *testing.T) {
 	content := values(200, 201, 202, 203)
-	dir := t.TempDir()
+	dir := ramDir(t)
 	m := build(t, open(t, dir, opts()), 7, content)
 	logs, _ := filepath.Glob(filepath.Join(dir, "g-00000007", "*.vlog"))
 	if len(logs) != 1 {
@@ -225,7 +228,7 @@ func TestWhatIsNotOurs(t *testing.T) {
 		"with a file for folder": {fileForFolder, ErrMissing},
 	} {
 		t.Run(name, func(t *testing.T) {
-			dir, o := t.TempDir(), opts()
+			dir, o := ramDir(t), opts()
 			s := open(t, dir, o)
 			m := build(t, s, 7, content)
 			if err := s.Close(); err != nil {
@@ -235,6 +238,11 @@ func TestWhatIsNotOurs(t *testing.T) {
 			s = open(t, dir, o)
 			if err := s.Verify(m); !errors.Is(err, tt.want) {
 				t.Errorf("Verify: %v, want %v", err, tt.want)
+			}
+			if m.Number == 8 { // a Mark made from it would be believed ever after
+				if got, _, err := s.Seal(8); !errors.Is(err, tt.want) {
+					t.Errorf("Seal: %+v, %v, want %v", got, err, tt.want)
+				}
 			}
 			v, err := s.Get(m, []byte(keys(content)[0]))
 			if !errors.Is(err, tt.want) || len(v) > 0 {
@@ -290,7 +298,7 @@ func reseal(t *testing.T, dir, version string) {
 // would kill the process: a value log that was cut while it was open is the same.
 func TestFaultInAMemoryMap(t *testing.T) {
 	content := values(1000, 100_001, 100_000, 100_003)
-	dir := t.TempDir()
+	dir := ramDir(t)
 	s := open(t, dir, opts())
 	m := build(t, s, 7, content)
 	other := build(t, s, 8, content)

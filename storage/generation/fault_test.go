@@ -75,7 +75,7 @@ func TestBuildWithEveryFault(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
 			eachFault(t, tt.after, tt.err, func(t *testing.T, f *faults) {
-				dir := t.TempDir()
+				dir := ramDir(t)
 				s := open(t, dir, opts())
 				s.disk = f.disk
 				m, err := tryBuild(context.Background(), s, 7, content)
@@ -129,7 +129,7 @@ func TestDropWithEveryFault(t *testing.T) {
 	for name, after := range map[string]bool{"one operation": false, "all from one on": true} {
 		t.Run(name, func(t *testing.T) {
 			eachFault(t, after, errInjected, func(t *testing.T, f *faults) {
-				dir := t.TempDir()
+				dir := ramDir(t)
 				s := open(t, dir, opts())
 				m := build(t, s, 7, content)
 				checkWhole(t, s, m, content) // and so it is open
@@ -160,7 +160,7 @@ func TestDropWithEveryFault(t *testing.T) {
 // A fault of the disk is an error, and the next call has what it wants.
 func TestReadWithEveryFault(t *testing.T) {
 	content := values(1, 1000, 100_000)
-	dir := t.TempDir()
+	dir := ramDir(t)
 	m := build(t, open(t, dir, opts()), 7, content)
 	eachFault(t, false, errInjected, func(t *testing.T, f *faults) {
 		o := opts()
@@ -193,7 +193,7 @@ func TestReadWithEveryFault(t *testing.T) {
 func TestSetAside(t *testing.T) {
 	content := values(1, 1000)
 	eachFault(t, false, errInjected, func(t *testing.T, f *faults) {
-		dir := t.TempDir()
+		dir := ramDir(t)
 		quarantine := filepath.Join(dir, "quarantine")
 		if err := os.Mkdir(quarantine, 0o700); err != nil {
 			t.Fatal(err)
@@ -231,7 +231,7 @@ func (f *faults) kinds() []journal.OpKind {
 
 // What a power cut may undo is never what something after it relies on.
 func TestBuildOrder(t *testing.T) {
-	dir := t.TempDir()
+	dir := ramDir(t)
 	s := open(t, dir, opts())
 	f := &faults{nth: -1}
 	s.disk = f.disk

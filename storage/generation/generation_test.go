@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"testing"
 )
@@ -28,6 +29,21 @@ func open(t testing.TB, dir string, o Options) *Set {
 		}
 	})
 	return s
+}
+
+// ramDir is a folder for tests that do not need a disk: flushes take no time there.
+func ramDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "generation-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
 }
 
 // values are of a size each, every other one of bytes that do not compress.

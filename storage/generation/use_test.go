@@ -29,7 +29,7 @@ func (s *Set) opened() (numbers []uint32, count int) {
 }
 
 func TestFourAreOpen(t *testing.T) {
-	s := open(t, t.TempDir(), opts())
+	s := open(t, ramDir(t), opts())
 	content := values(1, 1000)
 	marks := map[uint32]Mark{}
 	for n := range uint32(6) {
@@ -65,7 +65,7 @@ func TestFourAreOpen(t *testing.T) {
 
 // Readers of more generations than may be open, builds and drops at once.
 func TestAllAtOnce(t *testing.T) {
-	s := open(t, t.TempDir(), opts())
+	s := open(t, ramDir(t), opts())
 	content := values(1, 100, 3000, 3001)
 	const lasting = 6
 	marks := make([]Mark, lasting)
@@ -109,7 +109,7 @@ func TestAllAtOnce(t *testing.T) {
 		})
 	}
 	writer.Go(func() {
-		for n := range uint32(20) {
+		for n := range uint32(10) {
 			m := build(t, s, 100+n, content)
 			fleeting.Store(&m)
 			get(m, int(n), false)
@@ -128,7 +128,7 @@ func TestAllAtOnce(t *testing.T) {
 
 func TestNoGoroutineIsLeft(t *testing.T) {
 	before := runtime.NumGoroutine()
-	s, err := Open(t.TempDir(), opts())
+	s, err := Open(ramDir(t), opts())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -164,8 +164,38 @@ func TestNoGoroutineIsLeft(t *testing.T) {
 	}
 }
 
+// Nothing compacts while one is built: badger by itself would wait for ever at the
+// fifteenth table.
+func TestMoreTablesThanBadgerWaitsAt(t *testing.T) {
+	o := opts()
+	o.GenerationBytes = 16 << 20
+	s := open(t, ramDir(t), o)
+	const n = 52_000
+	key := func(i int) []byte { return fmt.Appendf(nil, "%0250d", i) }
+	value := values(1, 30)["0001 of 30"]
+	m, err := s.Build(context.Background(), 7, func(put func(k, v []byte) error) ([]byte, error) {
+		for i := range n {
+			if err := put(key(i), value); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tables, _ := filepath.Glob(filepath.Join(s.path(7), "*.sst")); len(tables) < 16 {
+		t.Fatalf("only %d tables", len(tables))
+	}
+	for i := 0; i < n; i += 1000 {
+		if v, err := s.Get(m, key(i)); err != nil || !bytes.Equal(v, value) {
+			t.Fatalf("Get %d gives %d bytes, %v", i, len(v), err)
+		}
+	}
+}
+
 func TestWhatCannotBePut(t *testing.T) {
-	s := open(t, t.TempDir(), opts())
+	s := open(t, ramDir(t), opts())
 	ctx, cancel := context.WithCancel(context.Background())
 	for name, tt := range map[string]struct {
 		fill func(put func(k, v []byte) error) ([]byte, error)
@@ -228,7 +258,7 @@ func TestWhatCannotBePut(t *testing.T) {
 
 // What an earlier process did not finish goes; what is not a generation stays.
 func TestOpenCleansUp(t *testing.T) {
-	dir, ram := t.TempDir(), t.TempDir()
+	dir, ram := ramDir(t), ramDir(t)
 	o := opts()
 	o.Scratch = ram
 	content := values(1, 1000)
