@@ -269,7 +269,7 @@ func (db *DB) Stats() Stats {
 	s.Segments, s.Disk = db.j.Segments()
 	s.Disk += db.cold.Bytes()
 	s.Generations = len(db.generations)
-	s.MaxBytes = db.o.MaxBytes
+	s.MaxBytes, s.Reserve, s.DiskFull = db.o.MaxBytes, int64(db.reserve())+db.forMoves(), db.j.Short()
 	return s
 }
 

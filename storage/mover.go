@@ -125,11 +125,16 @@ func (db *DB) tidy(ctx context.Context) (more bool, err error) {
 // limitJournal leaves the journal what generations do not take, and what the next
 // one will.
 func (db *DB) limitJournal() {
-	limit := db.o.MaxBytes
-	if db.moves() {
-		limit -= db.cold.Bytes() + 2*int64(db.o.SegmentBytes)
+	db.j.SetMax(max(db.o.MaxBytes-db.cold.Bytes()-db.forMoves(), 4*int64(db.o.SegmentBytes)))
+}
+
+// forMoves is the room that is left for generations: one that is being built while
+// those that it replaces are still there.
+func (db *DB) forMoves() int64 {
+	if !db.moves() {
+		return 0
 	}
-	db.j.SetMax(max(limit, 4*int64(db.o.SegmentBytes)))
+	return 2 * int64(db.o.SegmentBytes)
 }
 
 // plan says up to which segment records are to be moved (nil: none), and which

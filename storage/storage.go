@@ -139,6 +139,8 @@ type Stats struct {
 	Bytes       uint64 // bytes written
 	Disk        int64  // bytes that journal and generations take
 	MaxBytes    int64
+	Reserve     int64 // of MaxBytes, what is kept free for settlements and for the next move
+	DiskFull    bool  // the disk had no room for another segment, though MaxBytes has
 	Segments    int
 	Generations int      // that records which were not drained soon lie in
 	Moved       uint64   // records moved there since the store was opened

@@ -50,7 +50,7 @@ func (g *gateway) room() error {
 		return nil
 	}
 	s := g.queue.Stats()
-	if s.Disk+int64(s.Disk)/int64(max(s.Segments, 1)) <= s.MaxBytes {
+	if s.DiskFull {
 		return fmt.Errorf("the disk is full: the queue has %d bytes of it and may have %d; devices are told to wait", s.Disk, s.MaxBytes)
 	}
 	return fmt.Errorf("the queue is full: %d of %d bytes; devices are told to wait", s.Disk, s.MaxBytes)

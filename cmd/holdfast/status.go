@@ -36,7 +36,8 @@ func (g *gateway) addStore(s *web.Status) {
 	st := g.queue.Stats()
 	s.Store = web.Store{
 		Commits: st.Commits, Records: st.Records, Bytes: st.Bytes,
-		Disk: st.Disk, MaxBytes: st.MaxBytes, Segments: st.Segments, Damage: len(st.Damage),
+		Disk: st.Disk, MaxBytes: st.MaxBytes, Reserve: st.Reserve, Segments: st.Segments,
+		Generations: st.Generations, Moved: st.Moved, Damage: len(st.Damage),
 	}
 	for _, q := range g.queue.Queues() {
 		f := q.Stats()

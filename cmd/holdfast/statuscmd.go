@@ -143,7 +143,7 @@ func linkWords(l web.Link) string {
 }
 
 func storeWords(s web.Store) string {
-	w := fmt.Sprintf("%s of %s, %s records in %s flushes", web.Size(float64(s.Disk)), web.Size(float64(s.MaxBytes)), count(s.Records), count(s.Commits))
+	w := fmt.Sprintf("%s of %s (%s in reserve), %s records in %s flushes", web.Size(float64(s.Disk)), web.Size(float64(s.MaxBytes)), web.Size(float64(s.Reserve)), count(s.Records), count(s.Commits))
 	if s.Damage > 0 {
 		w += fmt.Sprintf("; DAMAGED in %d places", s.Damage)
 	}

@@ -76,13 +76,16 @@ type Row struct {
 
 // Store is the folder that everything is kept in.
 type Store struct {
-	Commits  uint64 `json:"commits"` // flushes
-	Records  uint64 `json:"records"`
-	Bytes    uint64 `json:"bytes"`     // written since the store was opened
-	Disk     int64  `json:"disk"`      // bytes that the journal takes
-	MaxBytes int64  `json:"max_bytes"` // bytes that it may take
-	Segments int    `json:"segments"`
-	Damage   int    `json:"damage"` // places that could not be read when it was opened
+	Commits     uint64 `json:"commits"` // flushes
+	Records     uint64 `json:"records"`
+	Bytes       uint64 `json:"bytes"`     // written since the store was opened
+	Disk        int64  `json:"disk"`      // bytes that journal and generations take
+	MaxBytes    int64  `json:"max_bytes"` // bytes that they may take
+	Reserve     int64  `json:"reserve"`   // bytes of these that are kept free, so that a full store can be drained
+	Segments    int    `json:"segments"`
+	Generations int    `json:"generations"` // that what was not drained soon has moved into
+	Moved       uint64 `json:"moved"`       // records moved there since the store was opened
+	Damage      int    `json:"damage"`      // places that could not be read
 }
 
 // Identities is what is known of who may connect.

@@ -57,6 +57,13 @@ func (j *Journal) Last() bool {
 	return !have && (short || n+int64(j.o.SegmentBytes) > j.max.Load())
 }
 
+// Short says whether the disk had no room for a spare segment when one was made last.
+func (j *Journal) Short() bool {
+	j.spare.mu.Lock()
+	defer j.spare.mu.Unlock()
+	return j.spare.short
+}
+
 // Spacious says whether there is room for one more segment beside the spare, so
 // that the spare may be filled with something that is meant to stay.
 func (j *Journal) Spacious() bool {
