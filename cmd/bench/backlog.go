@@ -25,7 +25,7 @@ func backlogCommand() *cobra.Command {
 			n := backlogOf(t, n)
 			return errors.Join(
 				backlogRates(ctx, t, n),
-				t.counting(pick[int64](t, 1024, 3072), func(b *bed) error { return backlogCounts(ctx, t, b, pick(t, 2500, 12000)) }, "S2", "S3"))
+				t.counting(size[int64](t, 1024, 3072), func(b *bed) error { return backlogCounts(ctx, t, b, pick(t, 2500, 12000)) }, "S2", "S3"))
 		})
 }
 
@@ -134,7 +134,7 @@ func backlogCounts(ctx context.Context, t *trial, bed *bed, groups int) (err err
 		if _, err := l.pile(ctx, 100); err != nil {
 			return err
 		}
-		if n := l.s.next.Load(); n > 2_000_000 {
+		if n := int(l.s.next.Load()); n > pick(t, 1_000_000, 2_000_000) {
 			t.skip("S2", "moving", fmt.Sprintf("nothing has moved of %d messages", n))
 			return nil
 		}
@@ -142,9 +142,10 @@ func backlogCounts(ctx context.Context, t *trial, bed *bed, groups int) (err err
 	if _, err := l.pile(ctx, groups); err != nil {
 		return err
 	}
-	moved, commits := h.db.Stats().Moved, l.c.commits()
+	moved := h.db.Stats().Moved
 	var a bill
 	a.Counts, err = bed.counted(func() error {
+		commits := l.c.commits()
 		_, err := l.pile(ctx, groups)
 		a.commits = l.c.commits() - commits
 		return err

@@ -49,7 +49,7 @@ func TestReferenceCountsOne(t *testing.T) {
 	if got.Flushes < 50 || got.Flushes > 53 {
 		t.Errorf("%d flushes of 50 commits", got.Flushes)
 	}
-	if want := uint64(50 * 5 * page); got.Bytes < want || got.Bytes > want*6/5+100<<10 {
+	if want := uint64(50 * 5 * pageBytes); got.Bytes < want || got.Bytes > want*6/5+100<<10 {
 		t.Errorf("%d bytes were written, want %d and a little", got.Bytes, want)
 	}
 }

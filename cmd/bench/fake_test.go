@@ -31,7 +31,8 @@ import (
 
 // TestMain makes the test binary play hubsim and holdfast when it is started under
 // their names, so that a whole outage, kills included, runs against fakes whose
-// faults are known. The environment variable BENCH_FAULT names one.
+// faults are known. The environment variable BENCH_FAULT names one. With a subcommand
+// it is bench itself, which starts itself.
 func TestMain(m *testing.M) {
 	switch filepath.Base(os.Args[0]) {
 	case "hubsim":
@@ -39,6 +40,10 @@ func TestMain(m *testing.M) {
 	case "holdfast":
 		playGateway(os.Args[len(os.Args)-1])
 	default:
+		if len(os.Args) > 1 && !strings.HasPrefix(os.Args[1], "-") {
+			main()
+			return
+		}
 		os.Exit(m.Run())
 	}
 }

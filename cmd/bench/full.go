@@ -28,7 +28,7 @@ It needs root and loop devices, for a file system that can be filled.`
 func fullCommand() *cobra.Command {
 	return trialCommand("full", "A disk that runs full under load", fullText, nil,
 		func(ctx context.Context, t *trial) error {
-			return t.counting(pick[int64](t, 192, 384), func(b *bed) error { return full(ctx, t, b) }, "S8")
+			return t.counting(size[int64](t, 192, 384), func(b *bed) error { return full(ctx, t, b) }, "S8")
 		})
 }
 

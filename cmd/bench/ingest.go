@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -62,7 +63,7 @@ func openIngest(r rival, dir string) (*ingest, error) {
 }
 
 // ingestBytes is room for a reader that lags while the disk is fast.
-const ingestBytes = 128 << 20
+const ingestBytes = 64 << 20
 
 func (in *ingest) close() error {
 	in.stop()
@@ -196,25 +197,25 @@ func ingestLoad(ctx context.Context, t *trial, bed *bed, name string, rivals []r
 
 // ingestCounts counts what each asks of its disk for a commit.
 func ingestCounts(ctx context.Context, t *trial) error {
-	var all error
-	for _, l := range demands() {
-		for _, r := range rivals() {
-			what := l.name + ": " + r.name
-			all = errors.Join(all, t.counting(512, func(bed *bed) error {
+	return t.counting(size[int64](t, 768, 2048), func(bed *bed) error {
+		for _, l := range demands() {
+			for _, r := range rivals() {
 				a, err := ingestCount(ctx, r, bed, l, t.slice())
 				if err != nil {
 					return fmt.Errorf("on %s: %w", bed.name, err)
 				}
+				what := l.name + ": " + r.name
 				t.add(a.honest(a.perCommit("ingest", what)), a.amplification("ingest", what))
-				return nil
-			}, "ingest"))
+			}
 		}
-	}
-	return all
+		return nil
+	}, "ingest")
 }
 
 func ingestCount(ctx context.Context, r rival, bed *bed, l demand, length time.Duration) (a bill, err error) {
-	in, err := openIngest(r, bed.room("store"))
+	store := bed.room("store")
+	defer os.RemoveAll(store)
+	in, err := openIngest(r, store)
 	if err != nil {
 		return a, err
 	}
@@ -222,12 +223,11 @@ func ingestCount(ctx context.Context, r rival, bed *bed, l demand, length time.D
 	if _, err := in.drive(ctx, l, length/10); err != nil {
 		return a, err
 	}
-	commits, acked := in.c.commits(), in.acked.Load()
 	a.Counts, err = bed.counted(func() error {
+		commits, acked := in.c.commits(), in.acked.Load()
 		_, err := in.drive(ctx, l, length)
-		a.commits = in.c.commits() - commits
+		a.commits, a.payload = in.c.commits()-commits, (in.acked.Load()-acked)*bodyBytes
 		return err
 	})
-	a.payload = (in.acked.Load() - acked) * bodyBytes
 	return a, err
 }

@@ -55,7 +55,7 @@ func command() *cobra.Command {
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(outageCommand(), ackCommand(),
 		ingestCommand(), steadyCommand(), backlogCommand(), drainCommand(), memoryCommand(), reopenCommand(), fullCommand(), latencyCommand(),
-		powercutCommand(),
+		powercutCommand(), peersCommand(), allCommand(),
 		serveDiskCommand(), holdStoreCommand(), openStoreCommand(), floodStoreCommand(), accountStoreCommand())
 	return root
 }

@@ -44,7 +44,7 @@ func reopen(ctx context.Context, t *trial, n int, cold bool) error {
 		return err
 	}
 	h.kill()
-	warm, open, err := reopenings(ctx, dir, pick(t, 3, 9), func() error { return nil })
+	warm, open, err := reopenings(ctx, dir, size(t, 3, 9), func() error { return nil })
 	if err != nil {
 		return err
 	}
@@ -67,7 +67,7 @@ func reopenCold(ctx context.Context, t *trial, dir string, n int) error {
 		t.skip("S5", thousands(int64(n))+" pending, with dropped caches", "it needs root, to write to /proc/sys/vm/drop_caches")
 		return nil
 	}
-	rounds := pick(t, 1, 3)
+	rounds := size(t, 1, 3)
 	cold, _, err := reopenings(ctx, dir, rounds, dropCaches)
 	if err != nil {
 		return err

@@ -41,7 +41,7 @@ type frameAt struct {
 }
 
 const (
-	page      = 4096
+	pageBytes = 4096
 	frameHead = 28
 )
 
@@ -122,7 +122,7 @@ func (r *ring) encode(group []message) {
 	binary.LittleEndian.PutUint32(b[16:], uint32(len(group)))
 	binary.LittleEndian.PutUint64(b[20:], taken)
 	binary.LittleEndian.PutUint32(b[4:], crc32.Checksum(b[8:n], castagnoli))
-	r.buf = append(b, make([]byte, -n&(page-1))...)
+	r.buf = append(b, make([]byte, -n&(pageBytes-1))...)
 }
 
 // take reads one frame, whatever n: its groups are its unit.

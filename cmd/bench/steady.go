@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -205,32 +206,32 @@ func stepInTurns(ctx context.Context, t *trial, lanes []*lane, under int, slice 
 
 const steadyWhy = "R keeps no ledger, no index, no deadlines, and reads a group with one call; where a flush is as cheap as here, what is done for each message counts"
 
-// steadyCounts counts what a disk is asked for, each contender on one of its own.
+// steadyCounts counts what a disk is asked for, by one contender after the other.
 func steadyCounts(ctx context.Context, t *trial, rivals []rival) error {
-	var all error
-	for i, r := range rivals {
-		id2, id3 := "S2", "S3"
-		if i > 0 {
-			id2, id3 = "steady", "steady"
-		}
-		all = errors.Join(all, t.counting(pick[int64](t, 512, 2048), func(bed *bed) error {
+	return t.counting(size[int64](t, 768, 2048), func(bed *bed) error {
+		for i, r := range rivals {
 			a, err := steadyCount(ctx, t, r, bed, pick(t, 300, 6000))
 			if err != nil {
 				return fmt.Errorf("%s on %s: %w", r.name, bed.name, err)
+			}
+			id2, id3 := "S2", "S3"
+			if i > 0 {
+				id2, id3 = "steady", "steady"
 			}
 			flushes, wa := a.perCommit(id2, "steady: "+r.name), a.amplification(id3, "steady: "+r.name)
 			if i == 0 {
 				flushes, wa = flushes.judged("<= 1.02"), wa.judged("<= 1.7")
 			}
 			t.add(a.honest(flushes), wa)
-			return nil
-		}, id2, id3))
-	}
-	return all
+		}
+		return nil
+	}, "S2", "S3")
 }
 
 func steadyCount(ctx context.Context, t *trial, r rival, bed *bed, groups int) (a bill, err error) {
-	l, err := openLane(r, bed.room("store"), steadyBytes)
+	store := bed.room("store")
+	defer os.RemoveAll(store)
+	l, err := openLane(r, store, steadyBytes)
 	if err != nil {
 		return a, err
 	}
@@ -238,8 +239,8 @@ func steadyCount(ctx context.Context, t *trial, r rival, bed *bed, groups int) (
 	if _, err := l.step(ctx, 2, times(pick(t, 20, 8000))); err != nil { // once round the ring
 		return a, err
 	}
-	commits := l.c.commits()
 	a.Counts, err = bed.counted(func() error {
+		commits := l.c.commits()
 		_, err := l.step(ctx, 2, times(groups))
 		a.commits = l.c.commits() - commits
 		return err

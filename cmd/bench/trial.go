@@ -43,17 +43,25 @@ func trialCommand(use, short, long string, flags func(*cobra.Command), run func(
 	return cmd
 }
 
-// pick gives the quick value or the full one.
-func pick[T any](t *trial, quick, full T) T {
+// size gives the quick value or the full one.
+func size[T any](t *trial, quick, full T) T {
 	if t.quick {
 		return quick
 	}
 	return full
 }
 
+// pick does so for an amount or a duration, of which a test wants still less.
+func pick[T ~int | ~int64](t *trial, quick, full T) T {
+	if t.tiny {
+		return quick / 10
+	}
+	return size(t, quick, full)
+}
+
 // rounds and slice are how often contestants take turns, and how long each turn is.
-func (t *trial) rounds() int          { return pick(t, 3, 7) }
-func (t *trial) slice() time.Duration { return pick(t, 150*time.Millisecond, time.Second) }
+func (t *trial) rounds() int          { return size(t, 3, 7) }
+func (t *trial) slice() time.Duration { return pick(t, 100*time.Millisecond, time.Second) }
 
 // closing ends what a measurement has opened, and passes its error on.
 func closing(err *error, end func() error) { *err = errors.Join(*err, end()) }
