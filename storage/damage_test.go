@@ -11,14 +11,14 @@ import (
 	"holdfast.dev/holdfast/storage/journal"
 )
 
-// content is what one frame holds: bodies of messages and keys of maps.
-type content struct {
+// frameContent is what one frame holds: bodies of messages and keys of maps.
+type frameContent struct {
 	file         string
 	off          int
 	bodies, keys map[string]bool
 }
 
-func contents(t *testing.T, dir string) (all []content) {
+func contents(t *testing.T, dir string) (all []frameContent) {
 	t.Helper()
 	names, _ := filepath.Glob(filepath.Join(dir, "journal", "0*"))
 	for _, name := range names {
@@ -27,7 +27,7 @@ func contents(t *testing.T, dir string) (all []content) {
 			t.Fatal(err)
 		}
 		for _, off := range frames(t, name) {
-			c := content{file: filepath.Base(name), off: off, bodies: map[string]bool{}, keys: map[string]bool{}}
+			c := frameContent{file: filepath.Base(name), off: off, bodies: map[string]bool{}, keys: map[string]bool{}}
 			n := int(b[off+4]) | int(b[off+5])<<8 | int(b[off+6])<<16
 			_ = records(b[off+40:off+40+n], func(k kind, p []byte, _ int) error {
 				switch k {
