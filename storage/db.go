@@ -143,7 +143,7 @@ func (db *DB) open() error {
 		return err
 	}
 	db.j, err = journal.Open(filepath.Join(db.dir, "journal"),
-		journal.Options{StoreID: m.id, SegmentBytes: db.o.SegmentBytes, MaxBytes: db.o.MaxBytes, Disk: db.o.disk}, r.frame, damaged)
+		journal.Options{StoreID: m.id, SegmentBytes: db.o.SegmentBytes, MaxBytes: db.o.MaxBytes, Spares: db.o.Ring / 2, Disk: db.o.disk}, r.frame, damaged)
 	if err != nil {
 		return errors.Join(err, db.cold.Close())
 	}

@@ -7,7 +7,7 @@
 // no write ever touches a page that holds something acknowledged.
 //
 //	{folder}/%016x    a segment, named after the first sequence in it
-//	{folder}/spare    a segment that is ready for use; its content is stale or zero
+//	{folder}/spare*   segments that are ready for use; their content is stale or zero
 //	{folder}/*.tmp    an unfinished spare, removed when the journal is opened
 //
 // A frame's bytes, little-endian, padded with zeros to the page:
@@ -50,7 +50,8 @@ type Options struct {
 	StoreID      uint64
 	Disk         Disk
 	SegmentBytes int   // size of a new segment, a multiple of Page; older ones keep theirs
-	MaxBytes     int64 // most that all segments and the spare may take, until SetMax
+	MaxBytes     int64 // most that all segments and spares may take, until SetMax
+	Spares       int   // most that are kept of dropped segments, at least one
 }
 
 // Journal is an open folder of segments.
@@ -61,7 +62,7 @@ type Journal struct {
 	mu       sync.RWMutex // guards segments against readers while one is dropped
 	segments []*segment   // oldest first; the last one is written to
 
-	max   atomic.Int64 // most that all segments and the spare may take
+	max   atomic.Int64 // most that all segments and spares may take
 	next  uint64       // sequence of the next record
 	buf   []byte       // of the frame being written
 	spare spare
@@ -82,7 +83,7 @@ type Loc struct {
 	Offset  uint32
 }
 
-// SetMax changes how much all segments and the spare may take. What is there stays.
+// SetMax changes how much all segments and spares may take. What is there stays.
 func (j *Journal) SetMax(bytes int64) { j.max.Store(bytes) }
 
 // Max is what SetMax has said last.
@@ -121,7 +122,7 @@ func (j *Journal) Fits(n, reserve int) bool {
 }
 
 // Ready says whether a spare segment stands ready.
-func (j *Journal) Ready() bool { return j.spare.ready() }
+func (j *Journal) Ready() bool { return j.spare.ready() > 0 }
 
 // Fresh says whether the present segment holds no frame yet.
 func (j *Journal) Fresh() bool {
@@ -132,11 +133,12 @@ func (j *Journal) Fresh() bool {
 // Rotate takes a fresh segment into use. It waits for the spare where that is
 // being made, and makes one itself where there is none.
 func (j *Journal) Rotate() error {
-	if err := j.spare.take(j); err != nil {
+	from, err := j.spare.take(j)
+	if err != nil {
 		return err
 	}
 	name := j.path(j.next)
-	if err := j.o.Disk.Rename(filepath.Join(j.dir, spareName), name); err != nil {
+	if err := j.o.Disk.Rename(from, name); err != nil {
 		return fmt.Errorf("take spare segment: %w", err)
 	}
 	if err := j.o.Disk.SyncDir(j.dir); err != nil {
@@ -179,8 +181,8 @@ func (j *Journal) ReadAt(p []byte, loc Loc) error {
 	return nil
 }
 
-// DropBefore gives up all segments older than the one numbered id. One of them
-// becomes the spare if there is none.
+// DropBefore gives up all segments older than the one numbered id. They become
+// spares, up to Options.Spares.
 func (j *Journal) DropBefore(id uint32) error {
 	for {
 		j.mu.Lock()
@@ -201,13 +203,10 @@ func (j *Journal) DropBefore(id uint32) error {
 	}
 }
 
-// Segments gives the number of segments in use and the bytes they and the spare take.
+// Segments gives the number of segments in use and the bytes they and the spares take.
 func (j *Journal) Segments() (n int, bytes int64) {
 	n, bytes = j.taken()
-	if j.spare.ready() {
-		bytes += int64(j.o.SegmentBytes)
-	}
-	return n, bytes
+	return n, bytes + int64(j.spare.ready())*int64(j.o.SegmentBytes)
 }
 
 // Newest is the number of the segment that is written to.
@@ -232,7 +231,7 @@ func (j *Journal) Close() error {
 	return errors.Join(errs...)
 }
 
-// taken is Segments without the spare.
+// taken is Segments without the spares.
 func (j *Journal) taken() (n int, bytes int64) {
 	j.mu.RLock()
 	defer j.mu.RUnlock()

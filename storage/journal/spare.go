@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,18 +24,20 @@ const slice = 256 << 10
 // with zeros again.
 const pause = 5 * time.Second
 
-// spare is the one segment that is made ahead of need, in the background: zeros
-// are written in slices, never by the committer while it has a choice.
+// spare is what is made ahead of need, in the background: zeros are written in
+// slices, never by the committer while it has a choice. One is made where there is
+// none; segments that are dropped are kept beside it, for each of them saves as many
+// zeros as it is long.
 //
 //	state     event      next
 //	none      prepare    making     a goroutine writes zeros
-//	making    done       have
+//	making    done       some
 //	making    failed     none       Rotate tries again and reports
-//	have      take       none
-//	none      recycle    have       a dropped segment is renamed
+//	some      take       one less
+//	any       recycle    one more   a dropped segment is renamed
 type spare struct {
 	mu     sync.Mutex
-	have   bool
+	names  []string      // of those that stand ready
 	making chan struct{} // closed when the maker has ended; nil if there is none
 	err    error         // of the last maker
 	short  bool          // it found no space
@@ -41,20 +45,33 @@ type spare struct {
 	quit   chan struct{}
 }
 
-func (s *spare) ready() bool {
+// ready says how many there are.
+func (s *spare) ready() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.have
+	return len(s.names)
+}
+
+// free gives a name that no spare has. Called with the lock held.
+func (s *spare) free() string {
+	if s.making == nil && !slices.Contains(s.names, spareName) {
+		return spareName // else that is the maker's
+	}
+	for i := 1; ; i++ {
+		if name := spareName + strconv.Itoa(i); !slices.Contains(s.names, name) {
+			return name
+		}
+	}
 }
 
 // Last says whether the present segment is the last that can be had, by the quota
 // or, as far as is known, by the disk.
 func (j *Journal) Last() bool {
 	j.spare.mu.Lock()
-	have, short := j.spare.have, j.spare.short
+	have, short := len(j.spare.names), j.spare.short
 	j.spare.mu.Unlock()
 	_, n := j.taken()
-	return !have && (short || n+int64(j.o.SegmentBytes) > j.max.Load())
+	return have == 0 && (short || n+int64(j.o.SegmentBytes) > j.max.Load())
 }
 
 // Short says whether the disk had no room for a spare segment when one was made last.
@@ -64,9 +81,12 @@ func (j *Journal) Short() bool {
 	return j.spare.short
 }
 
-// Spacious says whether there is room for one more segment beside the spare, so
+// Spacious says whether there is room for one more segment beside a spare, so
 // that the spare may be filled with something that is meant to stay.
 func (j *Journal) Spacious() bool {
+	if j.spare.ready() > 1 {
+		return true
+	}
 	if _, n := j.taken(); n+2*int64(j.o.SegmentBytes) > j.max.Load() {
 		return false
 	}
@@ -86,7 +106,7 @@ func (s *spare) prepare(j *Journal) {
 
 // start is prepare under the lock.
 func (s *spare) start(j *Journal) {
-	if s.have || s.making != nil || time.Now().Before(s.again) {
+	if len(s.names) > 0 || s.making != nil || time.Now().Before(s.again) {
 		return
 	}
 	if _, n := j.taken(); n+int64(j.o.SegmentBytes) > j.max.Load() {
@@ -102,7 +122,9 @@ func (s *spare) start(j *Journal) {
 	go func() {
 		err := makeSegment(j.o.Disk, j.dir, j.o.SegmentBytes, quit)
 		s.mu.Lock()
-		s.have, s.making, s.err = err == nil, nil, err
+		if s.making, s.err = nil, err; err == nil {
+			s.names = append(s.names, spareName)
+		}
 		if s.short = errors.Is(err, ErrNoSpace); err != nil {
 			s.again = time.Now().Add(pause)
 		}
@@ -111,31 +133,33 @@ func (s *spare) start(j *Journal) {
 	}()
 }
 
-// take waits until there is a spare and hands it over.
-func (s *spare) take(j *Journal) error {
+// take waits until there is a spare and hands its path over.
+func (s *spare) take(j *Journal) (path string, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.start(j)
-	if done := s.making; !s.have && done != nil {
+	if done := s.making; len(s.names) == 0 && done != nil {
 		s.mu.Unlock()
 		<-done
 		s.mu.Lock()
 	}
-	if !s.have {
+	n := len(s.names) - 1
+	if n < 0 {
 		if s.err == nil {
 			s.err = ErrNoSpace
 		}
-		return fmt.Errorf("take spare segment: %w", s.err)
+		return "", fmt.Errorf("take spare segment: %w", s.err)
 	}
-	s.have = false
-	return nil
+	path = filepath.Join(j.dir, s.names[n])
+	s.names = s.names[:n]
+	return path, nil
 }
 
-// recycle keeps a dropped segment as the spare, or removes it.
+// recycle keeps a dropped segment as a spare, or removes it.
 func (s *spare) recycle(j *Journal, name string, size int) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.have || s.making != nil || size != j.o.SegmentBytes {
+	if size != j.o.SegmentBytes || !s.room(j) {
 		if err := j.o.Disk.Remove(name); err != nil {
 			return fmt.Errorf("remove segment: %w", err)
 		}
@@ -143,10 +167,11 @@ func (s *spare) recycle(j *Journal, name string, size int) error {
 		// a hole between two that came back would look like damage.
 		return j.o.Disk.SyncDir(j.dir)
 	}
-	if err := j.o.Disk.Rename(name, filepath.Join(j.dir, spareName)); err != nil {
+	to := s.free()
+	if err := j.o.Disk.Rename(name, filepath.Join(j.dir, to)); err != nil {
 		return fmt.Errorf("recycle segment: %w", err)
 	}
-	s.have, s.short = true, false
+	s.names, s.short = append(s.names, to), false
 	return j.o.Disk.SyncDir(j.dir)
 }
 
@@ -212,20 +237,37 @@ func noSpace(err error) error {
 	return err
 }
 
-// adopt looks for a spare that an earlier process left.
+// room says whether another spare may be kept. Called with the lock held.
+func (s *spare) room(j *Journal) bool {
+	n := len(s.names)
+	if s.making != nil {
+		n++
+	}
+	_, taken := j.taken()
+	return n == 0 || n < j.o.Spares && taken+int64(n+1)*int64(j.o.SegmentBytes) <= j.max.Load()
+}
+
+// adopt looks for spares that an earlier process left.
 func (s *spare) adopt(d Disk, dir string, size int) error {
 	if err := d.Remove(filepath.Join(dir, spareName+".tmp")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("remove unfinished segment: %w", err)
 	}
-	st, err := os.Stat(filepath.Join(dir, spareName))
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil
-	case err != nil:
-		return fmt.Errorf("look at spare segment: %w", err)
-	case st.Size() != int64(size):
-		return d.Remove(filepath.Join(dir, spareName)) // made for another segment size
+	found, err := filepath.Glob(filepath.Join(dir, spareName+"*"))
+	if err != nil {
+		return fmt.Errorf("look for spare segments: %w", err)
 	}
-	s.have = true
+	for _, path := range found {
+		st, err := os.Stat(path)
+		if err != nil {
+			return fmt.Errorf("look at spare segment: %w", err)
+		}
+		if st.Size() == int64(size) {
+			s.names = append(s.names, filepath.Base(path))
+			continue
+		}
+		if err := d.Remove(path); err != nil { // made for another segment size
+			return fmt.Errorf("remove spare segment: %w", err)
+		}
+	}
 	return nil
 }
