@@ -8,9 +8,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"holdfast.dev/holdfast/storage/crashdisk"
 )
@@ -18,16 +21,21 @@ import (
 // powercutRun is a number of power cuts and the account of them.
 type powercutRun struct {
 	cuts  int
+	jobs  int
 	seed  uint64
 	keep  bool
 	quick bool
 	tape  string // a recording that was kept, and one cut of it
 	cut   string
-
-	rig   *cutRig
-	sum   cutSum
 	tell  io.Writer
-	begun time.Time
+
+	self, dir string
+	begun     time.Time
+
+	mu    sync.Mutex // guards all below
+	sum   cutSum
+	round int       // recordings that were begun
+	given int       // cuts that are made of them
 	said  time.Time // when progress was told last
 	kept  int       // recordings
 }
@@ -55,6 +63,7 @@ It needs root, loop devices, /dev/fuse and e2fsprogs.`,
 	m := measureFlags(cmd)
 	f := cmd.Flags()
 	f.IntVar(&p.cuts, "cuts", 300, "how many")
+	f.IntVar(&p.jobs, "jobs", min(2, runtime.NumCPU()), "recordings that are cut at the same time; each takes about 600 MB of memory")
 	f.Uint64Var(&p.seed, "seed", 0, "of all that is by lot; a random one if zero")
 	f.BoolVar(&p.keep, "keep", false, "keep the disk's image of each cut that a store does not survive")
 	f.StringVar(&p.tape, "tape", "", "a recording that was kept, to look at one cut of it again")
@@ -62,7 +71,10 @@ It needs root, loop devices, /dev/fuse and e2fsprogs.`,
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		p.quick, p.tell = m.quick, cmd.ErrOrStderr()
 		if p.quick && !cmd.Flags().Changed("cuts") {
-			p.cuts = 40
+			p.cuts, p.jobs = 40, 1
+		}
+		if p.cuts < 1 || p.jobs < 1 {
+			return fmt.Errorf("--cuts %d --jobs %d: both must be 1 or more", p.cuts, p.jobs)
 		}
 		if p.seed == 0 {
 			p.seed = rand.Uint64N(1 << 32)
@@ -79,89 +91,120 @@ func (p *powercutRun) run(ctx context.Context, dir string, rep *report, out io.W
 		rep.skip("S7", "power cuts", err.Error())
 		return rep.print(out)
 	}
-	self, err := os.Executable()
-	if err != nil {
+	var err error
+	if p.self, err = os.Executable(); err != nil {
 		return fmt.Errorf("find this program: %w", err)
 	}
 	if dir == "" && inMemory("/dev/shm") {
 		dir = "/dev/shm" // the disks are in memory, and so may be what stands beside them
 	}
-	if dir, err = os.MkdirTemp(dir, "holdfast-powercut-"); err != nil {
+	if p.dir, err = os.MkdirTemp(dir, "holdfast-powercut-"); err != nil {
 		return err
 	}
-	if p.rig, err = openCutRig(self, dir); err != nil {
-		return errors.Join(err, os.RemoveAll(dir))
-	}
-	p.pace()
 	if p.tape != "" {
 		err = p.again(out)
 	} else {
 		err = p.all(ctx, rep, out)
 	}
-	err = errors.Join(err, p.rig.close())
 	if p.kept > 0 {
-		fmt.Fprintf(p.tell, "what a failure can be looked at with again is kept in %s\n", dir)
+		fmt.Fprintf(p.tell, "what a failure can be looked at with again is kept in %s\n", p.dir)
 		return err
 	}
-	return errors.Join(err, os.RemoveAll(dir))
+	return errors.Join(err, os.RemoveAll(p.dir))
 }
 
-// pace is how long a recording is: some seconds, some hundred cuts of which are
-// then made.
-func (p *powercutRun) pace() {
-	p.rig.keep, p.rig.steps, p.rig.life = p.keep, 400, time.Second
-	if p.quick {
-		p.rig.steps, p.rig.life = 100, 500*time.Millisecond
+// withRig opens disks for one job, and takes them down again.
+func (p *powercutRun) withRig(name string, do func(*cutRig) error) error {
+	r, err := openCutRig(p.self, filepath.Join(p.dir, name))
+	if err != nil {
+		return err
 	}
+	// A recording is some seconds long; some hundred cuts of it are made then.
+	r.steps, r.life = 400, time.Second
+	if p.quick {
+		r.steps, r.life = 100, 500*time.Millisecond
+	}
+	return errors.Join(do(r), r.close())
 }
-
-// cutsEach is how many cuts are made of one recording.
-const cutsEach = 300
 
 // all makes the cuts and the controls, and prints the account, also of a run that
 // ends early.
 func (p *powercutRun) all(ctx context.Context, rep *report, out io.Writer) error {
-	p.begun, p.said = time.Now(), time.Now()
-	p.sum = newCutSum()
+	p.begun, p.said, p.sum = time.Now(), time.Now(), newCutSum()
 	fmt.Fprintf(p.tell, "seed %d\n", p.seed)
-	var err error
-	for round := uint64(0); err == nil && p.sum.made() < p.cuts; round++ {
-		err = p.round(ctx, p.seed+round, min(cutsEach, p.cuts-p.sum.made()))
+	jobs, jobsCtx := errgroup.WithContext(ctx)
+	for j := range p.jobs {
+		jobs.Go(func() error {
+			return p.withRig(fmt.Sprint("job-", j), func(r *cutRig) error { return p.job(jobsCtx, r) })
+		})
 	}
+	err := jobs.Wait()
 	if err == nil {
-		err = p.controls(ctx)
+		err = p.withRig("control", func(r *cutRig) error { return p.controls(ctx, r) })
 	}
 	p.sum.figures(rep)
 	p.sum.notes(rep, time.Since(p.begun))
 	return errors.Join(err, rep.print(out), p.sum.verdict())
 }
 
-// round records one store and cuts it n times.
-func (p *powercutRun) round(ctx context.Context, seed uint64, n int) error {
-	rec, err := p.rig.record(ctx, seed)
+// job makes recordings and cuts them until all cuts are given away.
+func (p *powercutRun) job(ctx context.Context, r *cutRig) error {
+	for {
+		p.mu.Lock()
+		n := min(cutsEach, (p.cuts+p.jobs-1)/p.jobs, p.cuts-p.given)
+		if p.late() {
+			n = 0
+		}
+		seed := p.seed + uint64(p.round)
+		p.round++
+		p.given += n
+		p.mu.Unlock()
+		if n == 0 {
+			return nil
+		}
+		if err := p.cutOne(ctx, r, seed, n); err != nil {
+			return err
+		}
+	}
+}
+
+// late says that the quick form has taken its time: on a busy machine it makes
+// fewer cuts, and says how many.
+func (p *powercutRun) late() bool { return p.quick && time.Since(p.begun) > 9*time.Second }
+
+// cutsEach is how many cuts are made of one recording at most.
+const cutsEach = 300
+
+// cutOne records one store and cuts it n times. What is left by one of eight is
+// opened for real, and cut three times meanwhile.
+func (p *powercutRun) cutOne(ctx context.Context, r *cutRig, seed uint64, n int) error {
+	rec, err := r.record(ctx, seed)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(rec.file)
+	p.mu.Lock()
 	p.sum.taped(rec)
-	lot := rand.New(rand.NewPCG(seed, 8))
-	// Of each eight cuts one is opened for real and cut three times meanwhile.
-	direct := n - n/8*3
-	for i, c := range pickCuts(rec, direct, cutModels(), lot) {
-		if err := ctx.Err(); err != nil {
+	p.mu.Unlock()
+	const again = 3
+	lot, openings := rand.New(rand.NewPCG(seed, 8)), n/8
+	cuts := pickCuts(rec, n-again*openings, cutModels(), lot)
+	if p.quick { // there may not be time for all: not the first ones only
+		lot.Shuffle(len(cuts), func(i, j int) { cuts[i], cuts[j] = cuts[j], cuts[i] })
+	}
+	for i, c := range cuts {
+		if err := ctx.Err(); err != nil || p.late() {
 			return err
 		}
-		o, err := p.rig.cut(p.rig.play, rec, c, lot.IntN(4) == 0)
+		o, err := r.cut(r.play, rec, c, lot.IntN(4) == 0)
+		if err == nil {
+			err = p.take(rec, o, r.play)
+		}
+		if err == nil && i%5 == 4 && i/5 < openings && o.findings.clean() {
+			err = r.cutOpening(ctx, rec, c, again, lot, p.take)
+		}
 		if err != nil {
 			return err
-		}
-		if err := p.take(rec, o, p.rig.play); err != nil {
-			return err
-		}
-		if i%5 == 4 && p.sum.made() < p.cuts && i/5 < n/8 {
-			if err := p.rig.cutOpening(ctx, rec, c, 3, lot, p.take); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
@@ -169,6 +212,8 @@ func (p *powercutRun) round(ctx context.Context, seed uint64, n int) error {
 
 // take counts what a cut showed, and keeps what is needed to see it again.
 func (p *powercutRun) take(rec *recording, o outcome, d *crashdisk.Disk) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.sum.add(o)
 	if time.Since(p.said) > 20*time.Second {
 		p.said = time.Now()
@@ -178,11 +223,10 @@ func (p *powercutRun) take(rec *recording, o outcome, d *crashdisk.Disk) error {
 	if o.findings.clean() {
 		return nil
 	}
-	p.kept++
-	if p.kept > 10 {
+	if p.kept++; p.kept > 10 {
 		return nil // a store that loses that often is looked at once
 	}
-	path := filepath.Join(p.rig.dir, fmt.Sprintf("failure-%d", p.kept))
+	path := filepath.Join(p.dir, fmt.Sprintf("failure-%d", p.kept))
 	fmt.Fprintf(p.tell, "seed %d, cut %s:\n%v\nto see it again: bench powercut --tape %s --cut %s\n",
 		rec.seed, cutWord(o.cut), o.findings, path, cutWord(o.cut))
 	if err := rec.save(path); err != nil || !p.keep {
@@ -200,17 +244,19 @@ func (p *powercutRun) again(out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	rec, err := loadRecording(p.tape, p.rig.dir)
-	if err != nil {
-		return err
-	}
-	o, err := p.rig.cut(p.rig.play, rec, c, false)
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(out, "%+v\n%v\n", o.mounted, o.findings)
-	if !o.findings.clean() {
-		return fmt.Errorf("cut %s of %s: the promise was not kept", p.cut, p.tape)
-	}
-	return nil
+	return p.withRig("again", func(r *cutRig) error {
+		rec, err := loadRecording(p.tape, r.dir)
+		if err != nil {
+			return err
+		}
+		o, err := r.cut(r.play, rec, c, false)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(out, "%+v\n%v\n", o.mounted, o.findings)
+		if !o.findings.clean() {
+			return fmt.Errorf("cut %s of %s: the promise was not kept", p.cut, p.tape)
+		}
+		return nil
+	})
 }

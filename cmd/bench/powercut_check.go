@@ -37,7 +37,7 @@ func checkCommand() *cobra.Command {
 // checkAll answers questions, one a line. It is a process of its own because a
 // store that is opened after a cut may take its process with it, as badger does.
 func checkAll(ctx context.Context, in io.Reader, out io.Writer) error {
-	var told said
+	var told toldSoFar
 	questions, answers := json.NewDecoder(in), json.NewEncoder(out)
 	for {
 		var q cutQuestion
@@ -56,7 +56,7 @@ func checkAll(ctx context.Context, in io.Reader, out io.Writer) error {
 	}
 }
 
-func (q cutQuestion) answer(ctx context.Context, told *said) (findings, error) {
+func (q cutQuestion) answer(ctx context.Context, told *toldSoFar) (findings, error) {
 	if err := told.load(q.Marks, q.Upto); err != nil {
 		return findings{}, err
 	}
@@ -69,8 +69,8 @@ func (q cutQuestion) answer(ctx context.Context, told *said) (findings, error) {
 	return q.judge(ctx, told.promise)
 }
 
-// said is the promise after so many marks of a file.
-type said struct {
+// toldSoFar is the promise after so many marks of a file.
+type toldSoFar struct {
 	file    string
 	marks   []string
 	upto    int
@@ -78,7 +78,7 @@ type said struct {
 }
 
 // load reads the marks of a file, of which there must be n.
-func (s *said) load(file string, n int) error {
+func (s *toldSoFar) load(file string, n int) error {
 	if file != s.file {
 		b, err := os.ReadFile(file)
 		if err != nil {
@@ -97,7 +97,7 @@ func (s *said) load(file string, n int) error {
 
 // upTo makes the promise that of the first n marks. Cuts come in order mostly, so
 // mostly it is the last one and some more.
-func (s *said) upTo(n int) error {
+func (s *toldSoFar) upTo(n int) error {
 	if s.promise == nil || n < s.upto {
 		s.promise, s.upto = newPromise(), 0
 	}

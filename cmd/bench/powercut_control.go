@@ -12,34 +12,33 @@ import (
 
 // controls makes cuts that must lose: were nothing lost on a disk that lies, or by
 // a store that is known to lose, then the cuts would be none.
-func (p *powercutRun) controls(ctx context.Context) error {
+func (p *powercutRun) controls(ctx context.Context, r *cutRig) error {
 	n := max(12, min(60, p.cuts/5))
-	rec, err := p.rig.record(ctx, p.seed)
+	rec, err := r.record(ctx, p.seed)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(rec.file)
 	lying := *rec
 	lying.tape = rec.tape.Lie(16, p.seed)
-	if err := p.control(ctx, &lying, crashdisk.Revert, n, "a disk that lies about flushes"); err != nil {
+	if err := p.control(ctx, r, &lying, crashdisk.Revert, n, "a disk that lies about flushes"); err != nil {
 		return err
 	}
-	badger, err := p.rig.recordInPlace(ctx, p.seed)
+	badger, err := r.recordInPlace(ctx, p.seed)
 	if err != nil {
 		return err
 	}
 	defer os.Remove(badger.file)
-	// It loses in a quarter of the cuts only.
-	return p.control(ctx, badger, crashdisk.Noise, max(n, 30), "badger written in place, noise")
+	return p.control(ctx, r, badger, crashdisk.Noise, max(n, 20), "badger written in place, noise")
 }
 
-func (p *powercutRun) control(ctx context.Context, rec *recording, m crashdisk.Model, n int, name string) error {
+func (p *powercutRun) control(ctx context.Context, r *cutRig, rec *recording, m crashdisk.Model, n int, name string) error {
 	lot, row := rand.New(rand.NewPCG(rec.seed, 9)), cutRow{name: name}
 	for _, c := range pickCuts(rec, n, []crashdisk.Model{m}, lot) {
 		if err := ctx.Err(); err != nil {
 			return err
 		}
-		o, err := p.rig.cut(p.rig.play, rec, c, false)
+		o, err := r.cut(r.play, rec, c, false)
 		if err != nil {
 			return fmt.Errorf("control: %s: %w", name, err)
 		}

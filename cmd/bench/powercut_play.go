@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -24,12 +23,14 @@ type cutRig struct {
 	check cutChecker
 	steps int           // of a life that is not killed
 	life  time.Duration // of one that is, more or less
-	keep  bool          // the image of a cut that a store does not survive
 }
 
 func openCutRig(self, dir string) (*cutRig, error) {
 	r := &cutRig{self: self, dir: dir, check: cutChecker{self: self}}
-	var err error
+	err := os.MkdirAll(dir, 0o700)
+	if err != nil {
+		return nil, err
+	}
 	if r.rec, err = crashdisk.Open(crashdisk.Options{Name: "record", Folder: dir, Bytes: cutBytes}); err == nil {
 		r.play, err = crashdisk.Open(crashdisk.Options{Name: "play", Folder: dir, Bytes: cutBytes})
 	}
@@ -55,6 +56,9 @@ func (r *cutRig) close() error {
 func pickCuts(rec *recording, n int, models []crashdisk.Model, lot *rand.Rand) []crashdisk.Cut {
 	flushes := rec.tape.Flushes()
 	opening := within(flushes, rec)
+	if len(opening) == 0 {
+		opening = flushes
+	}
 	cuts := make([]crashdisk.Cut, n)
 	for i := range cuts {
 		at := lot.IntN(rec.tape.Len() + 1)
@@ -127,7 +131,10 @@ func (r *cutRig) cutOpening(ctx context.Context, rec *recording, c crashdisk.Cut
 	}
 	args := append(r.workArgs(r.play, c.Seed, 50, rec.room, 1<<20), "--steps", "20")
 	if err := r.live(ctx, 0, args...); err != nil {
-		return fmt.Errorf("open what is left of seed %d after %+v: %w", rec.seed, c, err)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		return then(rec, outcome{cut: c, findings: findings{Shut: err.Error()}, opening: true}, r.play)
 	}
 	t, err := r.play.Eject()
 	if err != nil {
