@@ -5,11 +5,11 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unkn
 GO      := CGO_ENABLED=0 go
 BIN     := bin
 FUZZ    ?= 60s
-TAPES   ?= 320
+CUTS    ?= 10000
 NODE    := testdata/node
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test prove lint unit house fuzz outage needs clean
+.PHONY: help build run test prove peers lint unit house fuzz outage needs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -24,11 +24,17 @@ run: build ## the story: gateway, cloud and devices on this machine, an outage w
 test: needs lint unit house fuzz outage ## everything that is checked before a change lands
 	@echo "make test: all passed"
 
-prove: build ## the long proofs: 50,000 messages through an outage with two kills and through silence; 10,000 power cuts
+prove: build ## the long proofs: outages with kills and silence; CUTS power cuts in each of three models; cuts under a real file system
 	$(BIN)/bench outage --bin $(BIN) --prove --once $(ARGS)
 	$(BIN)/bench outage --bin $(BIN) --silent --outage 40s --duration 80s --drain-kills 1 --once
 	$(BIN)/bench ack --bin $(BIN)
-	HOLDFAST_TEST_CUTS=$(TAPES) go test -count=1 -v -run '^TestPowerCuts' ./storage
+	HOLDFAST_TEST_CUTS=$(CUTS) go test -count=1 -v -timeout 3h -run '^TestPowerCuts' ./storage
+	@scripts/need mkfs.ext4 e2fsprogs "the disk whose power is cut has a file system"
+	$(BIN)/bench powercut
+
+peers: build ## install the brokers that Holdfast is measured against, and measure
+	@scripts/peers
+	$(BIN)/bench peers --bin $(BIN) $(ARGS)
 
 lint:
 	@echo "== gofmt, vet, staticcheck"
