@@ -10,6 +10,12 @@
 // together are one frame and one flush, so they become true together or not at
 // all.
 //
+// What is not drained soon moves, in the background, from the journal's oldest
+// segments into sealed generations (package generation); a frame of the journal says
+// that it counts, and until then it does not. So the journal stays short, and memory
+// and the time to open do not grow with what waits. Readers do not know the
+// difference.
+//
 // Callers hand over and are called back: Append returns as soon as the record
 // waits for the next commit, and done runs, in order, once it is on disk. A done
 // must not block and must not call back into the DB's blocking methods: all who
