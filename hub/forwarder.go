@@ -16,39 +16,66 @@ import (
 type Window struct {
 	Messages  int // in all: 2000 if zero
 	Bytes     int // of bodies, in all: 8 MiB if zero
-	PerSender int // messages of one sender: 100 if zero
+	PerSender int // messages of one sender in one lane: 100 if zero
+}
+
+// Live says where fresh messages go beside a backlog instead of behind it. The
+// zero value is nowhere.
+type Live struct {
+	Lanes   []*storage.Queue // some of a Forwarder's From
+	Share   int              // percent of such a lane, in bytes, for what is fresh while both have something: 50 if zero, 1 to 99
+	Backlog int              // from so many messages on, the first of them 10 s old, what waits is history: 1000 if zero
 }
 
 // Forwarder moves the messages of one place, all its lanes, to the next custodian.
 // It reads behind what it has read already, hands over, and settles what has been
-// taken. Order is kept for each sender in each lane, and one sender that is slow,
-// refused or failing holds up nobody else.
+// taken.
 //
-// A sender in a lane is a flow:
+// Order is kept for each sender in each lane, and one sender that is slow, refused
+// or failing holds up nobody else. A lane that is live and has a backlog is read at
+// two places (see lane): the order of a sender is kept in each of the two. How the
+// lanes, and the two places, take turns is told in turns.go.
 //
-//	state     event                        next       what is done
-//	level     window full                  behind     what the lane reads on is left for later
-//	behind    window has room              behind     its own records are read from where it stopped
-//	behind    caught up with the lane      level
-//	any       done(ErrOffline, ErrFull)    failing    nothing more is sent
-//	failing   all under way have answered  waiting    it goes back to the first that failed; back-off
-//	any       done(ErrRefused)             parked     the store keeps it parked, with the reason
-//	waiting   time, or the link changes    behind
-//	parked    ParkRetry                    behind     unparked: one more trial
+// A sender at one place that is read is a flow:
+//
+//	state    event                           next     what is done
+//	level    its window is full              behind   what the reader comes to is left for later
+//	level    its sender waits or is parked   behind   likewise
+//	behind   its window has room             behind   its records are read on where it stopped, see reader
+//	behind   has caught up with the reader   level
+//	any      done(ErrOffline, ErrFull,       failing  nothing more is sent
+//	         ErrRefused)
+//	failing  all under way have answered     behind   it goes back to the first that failed
+//	any      its sender is unparked          failing  it goes back to the first that there is
+//	any      its lane is split               gone     who reads next finds what was not taken; none of the
+//	                                                  sender before all under way have answered
+//
+// What is true of a sender is true of all its flows in a lane:
+//
+//	state    event                           next     what is done
+//	free     a flow of it went back          waiting  back-off, 200 ms doubling to 30 s
+//	waiting  time, or the link changes       free
+//	free     done(ErrRefused)                parked   the store keeps it parked, with the reason
+//	parked   ParkRetry                       parked   the store is told to unpark it: one more trial
+//	parked   unparked, by whomever           free
 type Forwarder struct {
 	From      []*storage.Queue // lanes, the most urgent first
 	To        Publisher        // may be a Link: then nothing is sent while it is down
 	Window    Window
+	Live      Live
 	ParkRetry time.Duration  // when a refused sender is tried again: 10 min if zero
 	Refused   func(Identity) // told of each sender that is parked; may be nil, must not block
 	Clock     storage.Clock
 	Log       *slog.Logger
 
-	lanes  []*lane
-	count  int // under way
-	bytes  int
-	swept  time.Time // last sweep
-	wakeup chan struct{}
+	lanes   []*lane
+	count   int       // under way
+	bytes   int       // of bodies
+	moved   time.Time // last answer
+	pace    pace      // while a lane is split
+	stalled int       // of those under way, which the pace does not count
+	swept   time.Time // last sweep
+	wakeup  chan struct{}
 
 	mu     sync.Mutex
 	events []event
@@ -59,6 +86,7 @@ type event struct {
 	f     *flow
 	pos   storage.Position
 	bytes int
+	sent  time.Time
 	err   error
 }
 
@@ -80,6 +108,7 @@ func (f *Forwarder) Run(ctx context.Context) error {
 			changed = link.Changed() // before Up is asked
 		}
 		f.take()
+		f.settle() // before more is read: what has ended must not be found again
 		var wait time.Duration
 		if link == nil || link.Up() {
 			wait = f.move(ctx)
@@ -106,43 +135,39 @@ func (f *Forwarder) Run(ctx context.Context) error {
 }
 
 func (f *Forwarder) start(ctx context.Context) {
-	if f.Window.Messages <= 0 {
-		f.Window.Messages = 2000
+	or := func(n *int, def int) {
+		if *n <= 0 {
+			*n = def
+		}
 	}
-	if f.Window.Bytes <= 0 {
-		f.Window.Bytes = 8 << 20
-	}
-	if f.Window.PerSender <= 0 {
-		f.Window.PerSender = 100
-	}
+	or(&f.Window.Messages, 2000)
+	or(&f.Window.Bytes, 8<<20)
+	or(&f.Window.PerSender, 100)
+	or(&f.Live.Share, 50)
+	or(&f.Live.Backlog, 1000)
+	f.Live.Share = min(f.Live.Share, 99)
 	if f.ParkRetry <= 0 {
 		f.ParkRetry = 10 * time.Minute
 	}
 	f.wakeup = make(chan struct{}, 1)
-	f.lanes, f.events, f.count, f.bytes = nil, nil, 0, 0
+	f.lanes, f.events, f.count, f.bytes, f.stalled = nil, nil, 0, 0, 0
 	for _, q := range f.From {
-		l := &lane{q: q, scan: q.Checkpoint(), flows: map[string]*flow{}, ended: map[storage.Outcome][]storage.Position{}}
-		for sender := range q.Parked() {
-			fl := l.flow(sender)
-			fl.parked, fl.retry = true, time.Now().Add(jitter(firstTrial))
-		}
-		for _, r := range q.ParkedRecords() {
-			l.flow(r.Sender) // to be there when they are unparked
-		}
+		l := newLane(q, slices.Contains(f.Live.Lanes, q))
 		f.lanes = append(f.lanes, l)
-		go f.watch(ctx, q, q.Changed()) // taken before the first read
+		go f.watch(ctx, l, q.Changed()) // taken before the first read
 	}
 }
 
 // watch wakes the loop at every change of a queue. The next channel is taken
 // before the loop is woken, so that no change falls between.
-func (f *Forwarder) watch(ctx context.Context, q *storage.Queue, ch <-chan struct{}) {
+func (f *Forwarder) watch(ctx context.Context, l *lane, ch <-chan struct{}) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-ch:
-			ch = q.Changed()
+			ch = l.q.Changed()
+			l.changed.Store(true)
 			f.wake()
 		}
 	}
@@ -168,161 +193,116 @@ func (f *Forwarder) take() {
 	events := f.events
 	f.events = nil
 	f.mu.Unlock()
+	now := time.Now()
 	for _, e := range events {
-		if !slices.Contains(f.lanes, e.f.lane) {
+		l := e.f.reader.lane
+		if !slices.Contains(f.lanes, l) {
 			continue // of an earlier Run, which a panic has ended
 		}
 		f.count--
 		f.bytes -= e.bytes
+		l.count--
+		l.bytes -= e.bytes
+		e.f.reader.inflight--
 		e.f.inflight--
+		f.moved, l.moved, e.f.moved = now, now, now
 		f.judge(e)
 		if e.f.failing && e.f.inflight == 0 {
 			e.f.goBack()
+			e.f.sender.delay(now)
+			l.wake(e.f.sender.retry)
 		}
+		l.stir()
 	}
 	for _, l := range f.lanes {
 		l.revive()
+		l.join()
 	}
 }
 
 func (f *Forwarder) judge(e event) {
-	fl := e.f
+	fl, l := e.f, e.f.reader.lane
 	switch {
 	case e.err == nil:
-		fl.lane.end(e.pos, storage.Delivered)
-		fl.backoff = 0
+		l.end(e.pos, storage.Delivered)
+		fl.sender.backoff = 0
+		f.pace.answered(e.sent, time.Since(e.sent), f.Window.Messages)
 	case errors.Is(e.err, ErrBad):
-		f.Log.Warn("message is refused for good and parked", "sender", fl.sender, "queue", fl.lane.q.Name(), "position", e.pos, "error", e.err)
-		fl.lane.q.ParkRecord(e.pos, e.err.Error())
+		f.Log.Warn("message is refused for good and parked", "sender", fl.sender.name, "queue", l.q.Name(), "position", e.pos, "error", e.err)
+		l.q.ParkRecord(e.pos, e.err.Error())
 	case errors.Is(e.err, ErrRefused):
 		fl.fail(e.pos)
-		if !fl.parked {
-			f.park(fl, e.err)
+		if !fl.sender.parked {
+			f.park(l, fl.sender, e.err)
 		}
 	default:
 		fl.fail(e.pos)
 	}
 }
 
-func (f *Forwarder) park(fl *flow, err error) {
-	f.Log.Warn("sender is refused and parked", "sender", fl.sender, "queue", fl.lane.q.Name(), "error", err, "retry", f.ParkRetry)
-	fl.parked, fl.retry = true, time.Now().Add(f.ParkRetry+jitter(f.ParkRetry/10))
-	fl.lane.q.Park(fl.sender, err.Error(), nil)
+func (f *Forwarder) park(l *lane, s *sender, err error) {
+	f.Log.Warn("sender is refused and parked", "sender", s.name, "queue", l.q.Name(), "error", err, "retry", f.ParkRetry)
+	s.parked, s.retry = true, time.Now().Add(f.ParkRetry+jitter(f.ParkRetry/10))
+	l.wake(s.retry)
+	l.q.Park(s.name, err.Error(), nil)
 	if f.Refused != nil {
-		f.Refused(Identity(fl.sender))
+		f.Refused(Identity(s.name))
 	}
 }
 
 // move sends what may be sent and says how long to wait for more: zero if there
 // is more to do at once.
 func (f *Forwarder) move(ctx context.Context) time.Duration {
-	wait, now := time.Hour, time.Now()
+	now := time.Now()
 	for _, l := range f.lanes {
-		for _, fl := range l.flows {
-			if d := fl.retry.Sub(now); d > 0 {
-				wait = min(wait, d)
-				continue
-			}
-			if fl.parked && !fl.retry.IsZero() {
-				fl.retry = time.Time{}
-				fl.lane.q.Unpark(fl.sender, nil) // revive sees it
-			}
-			if fl.behind && f.ready(fl, now) && f.catchUp(ctx, fl) {
-				wait = 0
-			}
+		if l.changed.Swap(false) {
+			l.stir()
 		}
-		if f.readOn(ctx, l, now) {
-			wait = 0
-		}
-		if wait == 0 || f.full() {
-			break // a lane waits for the more urgent ones
+		l.look(now)
+	}
+	f.look(now)
+	if f.turn(ctx, now) {
+		return 0
+	}
+	wait := time.Hour
+	if f.pace.on {
+		wait = paceLook
+	}
+	for _, l := range f.lanes {
+		if !l.due.IsZero() {
+			wait = min(wait, max(time.Millisecond, l.due.Sub(now)))
 		}
 	}
 	return wait
 }
 
-func (f *Forwarder) full() bool {
-	return f.count >= f.Window.Messages || f.bytes >= f.Window.Bytes
-}
-
-// ready says whether a flow that is behind should be read for: not for every
-// single record that its window has room for, that would read the index through
-// again and again.
-func (f *Forwarder) ready(fl *flow, now time.Time) bool {
-	free := f.Window.PerSender - fl.inflight
-	return !fl.failing && !fl.parked && !now.Before(fl.retry) && !f.full() && free >= max(1, f.Window.PerSender/4)
-}
-
-// open says whether a record that the lane comes to may be sent at once.
-func (f *Forwarder) open(fl *flow, now time.Time) bool {
-	return !fl.behind && !fl.failing && !fl.parked && !now.Before(fl.retry) && fl.inflight < f.Window.PerSender
-}
-
-// catchUp sends records of one flow from where it stopped.
-func (f *Forwarder) catchUp(ctx context.Context, fl *flow) (moved bool) {
-	limit := storage.Limit{Records: min(f.Window.PerSender-fl.inflight, chunk), Bytes: f.Window.Bytes}
-	items, next, err := fl.lane.q.Read(fl.cursor, limit, func(s string) bool { return s != fl.sender })
-	if err != nil {
-		f.Log.Error("queue cannot be read", "queue", fl.lane.q.Name(), "error", err)
-		return false
-	}
-	for _, it := range items {
-		f.send(ctx, fl, it)
-	}
-	fl.cursor = next
-	fl.behind = next < fl.lane.scan || len(items) == limit.Records
-	return len(items) > 0
-}
-
-// readOn reads the lane where nobody has read yet.
-func (f *Forwarder) readOn(ctx context.Context, l *lane, now time.Time) (moved bool) {
-	if f.full() {
-		return false
-	}
-	from := l.scan
-	items, next, err := l.q.Read(from, storage.Limit{Records: chunk, Bytes: f.Window.Bytes}, func(s string) bool {
-		fl := l.flow(s)
-		if f.open(fl, now) {
-			return false
-		}
-		fl.fallBehind(from)
-		return true
-	})
-	if err != nil {
-		f.Log.Error("queue cannot be read", "queue", l.q.Name(), "error", err)
-		return false
-	}
-	l.scan = next
-	for _, it := range items {
-		fl := l.flow(it.Sender)
-		switch {
-		case it.Position <= fl.cursor: // it was ahead of the lane, catching up
-		case f.open(fl, now):
-			f.send(ctx, fl, it)
-		default:
-			fl.fallBehind(it.Position - 1)
-		}
-	}
-	return next > from
-}
-
-// send hands one record over, unless its time is over.
-func (f *Forwarder) send(ctx context.Context, fl *flow, it storage.Item) {
+// send hands one record over, unless its time is over, and says what it costs of
+// the link.
+func (f *Forwarder) send(ctx context.Context, fl *flow, it storage.Item, now time.Time) (cost int) {
+	l := fl.reader.lane
 	if f.expired(it) {
-		fl.lane.end(it.Position, storage.Expired)
-		return
+		l.end(it.Position, storage.Expired)
+		return 0
 	}
 	m, err := Decode(&it)
 	if err != nil {
-		f.Log.Error("record cannot be read and is parked", "queue", fl.lane.q.Name(), "position", it.Position, "error", err)
-		fl.lane.q.ParkRecord(it.Position, err.Error())
-		return
+		f.Log.Error("record cannot be read and is parked", "queue", l.q.Name(), "position", it.Position, "error", err)
+		l.q.ParkRecord(it.Position, err.Error())
+		return 0
 	}
+	m.History = it.Position <= l.past
 	pos, size := it.Position, len(it.Body)
+	if fl.inflight == 0 {
+		fl.moved = now
+	}
 	fl.inflight++
+	fl.reader.inflight++
+	l.count++
+	l.bytes += size
 	f.count++
 	f.bytes += size
-	f.To.Publish(ctx, m, func(err error) { f.answer(event{fl, pos, size, err}) })
+	f.To.Publish(ctx, m, func(err error) { f.answer(event{fl, pos, size, now, err}) })
+	return size + overhead
 }
 
 // sweep ends what is at the head of the lanes and has outlived its time while
@@ -373,12 +353,15 @@ func (f *Forwarder) settle() {
 // retryNow lets those that wait try at once: the link has changed.
 func (f *Forwarder) retryNow() {
 	for _, l := range f.lanes {
-		for _, fl := range l.flows {
-			if !fl.parked {
-				fl.retry, fl.backoff = time.Time{}, 0
+		for _, s := range l.senders {
+			if !s.parked {
+				s.retry, s.backoff = time.Time{}, 0
 			}
 		}
+		l.counted = time.Time{} // what waits now is the backlog of an outage
+		l.stir()
 	}
+	f.pace.begin()
 }
 
 // jitter is a random time between half of d and d, so that many who failed

@@ -79,6 +79,7 @@ type Message struct {
 	Output  string // a module's output; "" for telemetry
 	QoS     byte
 	Arrived storage.Stamp // set by the Hub where it is zero
+	History bool          // set by a Forwarder: fresher ones of its sender may have gone before. Goes upstream as "holdfast-history"
 	Props   wire.Bag
 	Body    []byte           // not changed after Publish
 	With    []storage.Change // state that becomes true exactly when the message is kept

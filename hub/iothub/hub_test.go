@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -340,6 +341,30 @@ func TestArrived(t *testing.T) {
 		grade, _ := bag.Get("holdfast-arrived-grade")
 		if got != tt.want || grade != tt.grade {
 			t.Errorf("%s: arrived %q, grade %q; want %q, %q", tt.name, got, grade, tt.want, tt.grade)
+		}
+	}
+}
+
+// TestHistoryIsMarked: what went beside fresher messages says so, what did not
+// has no such property, and no message is too big for the mark.
+func TestHistoryIsMarked(t *testing.T) {
+	clock := storage.SystemClock()
+	for _, tt := range []struct {
+		history bool
+		props   int // bytes
+		want    string
+	}{{true, 10, "true"}, {false, 10, ""}, {true, maxTopic - 55, ""}} {
+		m := hub.Message{ID: "1", From: "d1", Arrived: clock.Now(), History: tt.history, Props: wire.Bag("a=" + strings.Repeat("x", tt.props))}
+		topic, err := encode(&m, clock)
+		if err != nil {
+			t.Fatalf("history %v, properties of %d bytes: %v", tt.history, tt.props, err)
+		}
+		_, _, bag, err := wire.ParseTelemetry(topic)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _ := bag.Get("holdfast-history"); got != tt.want {
+			t.Errorf("history %v, properties of %d bytes: marked %q, want %q", tt.history, tt.props, got, tt.want)
 		}
 	}
 }

@@ -17,6 +17,7 @@ const (
 	propTopic   = "holdfast-topic"         // an ordinary client's topic
 	propArrived = "holdfast-arrived"       // when it came, UTC, RFC 3339 with milliseconds; only if it waited
 	propGrade   = "holdfast-arrived-grade" // what that time is worth: none, floor, network, rtc, ntp
+	propHistory = "holdfast-history"       // "true" on what went beside fresher ones; absent else
 )
 
 const (
@@ -38,12 +39,18 @@ func encode(m *hub.Message, clock storage.Clock) (topic string, err error) {
 	if m.Topic != "" {
 		bag = bag.With(propTopic, m.Topic)
 	}
+	late := bag
+	if m.History {
+		late = late.With(propHistory, "true")
+	}
 	if hasWaited(m.Arrived, clock) {
-		late := bag.With(propArrived, m.Arrived.Wall.UTC().Format(rfc3339ms)).With(propGrade, m.Arrived.Grade.String())
+		late = late.With(propArrived, m.Arrived.Wall.UTC().Format(rfc3339ms)).With(propGrade, m.Arrived.Grade.String())
+	}
+	if late != bag {
 		if topic, err = telemetry(m, late); err == nil {
 			return topic, nil
 		}
-		// Better without the time than not at all.
+		// Better without them than not at all.
 	}
 	return telemetry(m, bag)
 }
