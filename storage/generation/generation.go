@@ -17,7 +17,9 @@
 // log, and a value is believed by its own checksum.
 //
 // It knows keys and values, not what is in them. Other files of the folder are left
-// alone.
+// alone. One thing stays after Close: a database in which badger panicked, as on a
+// page that the disk can no longer read, keeps its goroutines and maps until the
+// process ends.
 package generation
 
 import (

@@ -100,6 +100,11 @@ func TestScratchFillsMeanwhile(t *testing.T) {
 	greedy := filepath.Join(o.Scratch, "greedy")
 	value := incompressible(600_000)
 	_, err := s.Build(context.Background(), 7, func(put func(k, v []byte) error) ([]byte, error) {
+		for i := range 3000 { // a table of some size
+			if err := put(fmt.Appendf(nil, "%08d", i), value[:50]); err != nil {
+				return nil, err
+			}
+		}
 		for i := range 5 {
 			if i == 2 {
 				_ = os.WriteFile(greedy, make([]byte, 17<<20), 0o600) // as much as there is
