@@ -118,6 +118,9 @@ func (t *trial) card(mb int64, run func(*bed) error, ids ...string) error {
 }
 
 func (t *trial) with(make func(dir, name string, bytes int64) (*bed, error), what string, mb int64, run func(*bed) error, ids ...string) error {
+	if t.tiny {
+		mb = min(mb, 256)
+	}
 	b, err := make(t.work, "bench", mb<<20)
 	if errors.Is(err, crashdisk.ErrMissing) {
 		for _, id := range ids {

@@ -23,9 +23,13 @@ root, and is skipped without.`
 func ingestCommand() *cobra.Command {
 	return trialCommand("ingest", "Durable before acknowledged: producers against one store", ingestText, nil,
 		func(ctx context.Context, t *trial) error {
+			all := demands()
+			if t.tiny {
+				all = all[1:2]
+			}
 			return errors.Join(
-				ingestRates(ctx, t, plainBed(t.work), rivals(), demands()),
-				ingestCounts(ctx, t))
+				ingestRates(ctx, t, plainBed(t.work), rivals(), all),
+				ingestCounts(ctx, t, all))
 		})
 }
 
@@ -196,9 +200,9 @@ func ingestLoad(ctx context.Context, t *trial, bed *bed, name string, rivals []r
 }
 
 // ingestCounts counts what each asks of its disk for a commit.
-func ingestCounts(ctx context.Context, t *trial) error {
+func ingestCounts(ctx context.Context, t *trial, all []demand) error {
 	return t.counting(size[int64](t, 768, 2048), func(bed *bed) error {
-		for _, l := range demands() {
+		for _, l := range all {
 			for _, r := range rivals() {
 				a, err := ingestCount(ctx, r, bed, l, t.slice())
 				if err != nil {

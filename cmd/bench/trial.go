@@ -60,7 +60,13 @@ func pick[T ~int | ~int64](t *trial, quick, full T) T {
 }
 
 // rounds and slice are how often contestants take turns, and how long each turn is.
-func (t *trial) rounds() int          { return size(t, 3, 7) }
+func (t *trial) rounds() int {
+	if t.tiny {
+		return 1
+	}
+	return size(t, 3, 7)
+}
+
 func (t *trial) slice() time.Duration { return pick(t, 100*time.Millisecond, time.Second) }
 
 // closing ends what a measurement has opened, and passes its error on.
