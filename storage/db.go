@@ -234,7 +234,7 @@ func (db *DB) queue(name string) *Queue {
 	// The number comes from the name, so that a queue whose name was lost to damage
 	// finds it again; the name in the journal is what counts.
 	id := crc32.Checksum([]byte(name), castagnoli)
-	for ; db.byID[id] != nil || id == noQueue; id++ {
+	for ; db.byID[id] != nil || id >= removedQueue; id++ {
 		if q := db.byID[id]; q != nil && q.unnamed {
 			delete(db.byName, q.name)
 			q.name, q.unnamed, q.written, db.byName[name] = name, false, false, q

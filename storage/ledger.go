@@ -20,6 +20,8 @@ func (db *DB) Ledger() []Row {
 		row := *r
 		if q := db.byID[k.queue]; q != nil {
 			row.Queue = q.name
+		} else if k.queue == removedQueue {
+			row.Queue = Removed
 		}
 		rows = append(rows, row)
 	}

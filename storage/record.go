@@ -30,6 +30,7 @@ import (
 //	next      queue | position                    picture: the next position of a queue
 //	row       queue+1 (0: none) | sender | accepted, delivered, expired, evicted, discarded, damaged, parked, pending, unrouted
 //	end                                           the picture is complete
+//	removed   queue                               it was empty; what it has seen stands under another row
 //	generation                                    see appendGeneration; what is in it lies there from now on
 //	pack end  queue | outcome (1) | n × (sender, pending, parked) | generation | pack      all that was left in a pack
 //
@@ -54,6 +55,7 @@ const (
 	kindMore
 	kindGeneration
 	kindPackEnd
+	kindRemoved
 )
 
 const stampSize = 25

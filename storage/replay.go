@@ -120,6 +120,8 @@ func (r *replay) record(k kind, p []byte, loc journal.Loc) error {
 		r.open(uint32(in.uint()), in.string())
 	case kindGeneration:
 		return r.install(in)
+	case kindRemoved:
+		(&removeQueue{r.queue(in)}).apply(r.db)
 	case kindPackEnd:
 		return r.endPack(in)
 	default:

@@ -24,6 +24,7 @@ func (db *DB) makeRoom(batch []*request, verdict []error) error {
 	}
 	db.checkQuota(batch, verdict)
 	db.checkPolicies(batch, verdict)
+	db.checkRemovals(batch, verdict)
 	db.full.Store(false)
 	if db.fits(batch, verdict) {
 		return nil
