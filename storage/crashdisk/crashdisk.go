@@ -62,6 +62,9 @@ type Disk struct {
 	loop   *loop
 }
 
+// folderPrefix begins the name of each disk's folder.
+const folderPrefix = "holdfast-crashdisk-"
+
 var plainName = regexp.MustCompile(`^[a-zA-Z0-9-]{1,40}$`)
 
 // Open makes a disk, puts an empty ext4 on it, and mounts it. An error that wraps
@@ -100,7 +103,7 @@ func open(o Options) (*Disk, error) {
 	if o.Plain && o.Delay != (Delay{}) {
 		return nil, fmt.Errorf("open disk %s: a plain disk is as fast as it is", o.Name)
 	}
-	d := &Disk{o: o, root: filepath.Join(o.Folder, "holdfast-crashdisk-"+o.Name)}
+	d := &Disk{o: o, root: filepath.Join(o.Folder, folderPrefix+o.Name)}
 	if err := d.build(); err != nil {
 		return nil, errors.Join(fmt.Errorf("open disk %s: %w", o.Name, err), d.Close())
 	}

@@ -128,7 +128,7 @@ func TestModels(t *testing.T) {
 		Noise:  {"old": 0, "new": 0, "noise": 0},
 	}
 	for m, seen := range may {
-		for seed := range uint64(20) {
+		for seed := range uint64(12) {
 			b := landed(t, d, tape, Cut{tape.Len(), m, seed})
 			if is := page(b, 0, 0, 'a'); is != "new" {
 				t.Errorf("%v, seed %d: the page that was flushed is %s", m, seed, is)

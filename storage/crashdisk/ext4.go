@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -121,6 +122,38 @@ func (d *Disk) takeDown() error {
 		}
 	}
 	return nil
+}
+
+// Sweep takes down the disks somewhere under a folder whose processes are gone, as
+// after a kill -9, and says how many there were. Open does so for its own name only.
+func Sweep(folder string) (n int, err error) {
+	mounts, err := mountsUnder(filepath.Clean(folder))
+	if err != nil {
+		return 0, fmt.Errorf("sweep disks: %w", err)
+	}
+	roots := make([]string, len(mounts))
+	for i, m := range mounts { // each disk has up to two
+		roots[i] = filepath.Dir(m)
+	}
+	slices.Sort(roots)
+	for _, root := range slices.Compact(roots) {
+		name, ours := strings.CutPrefix(filepath.Base(root), folderPrefix)
+		if !ours {
+			continue
+		}
+		d := &Disk{o: Options{Name: name, Folder: filepath.Dir(root)}, root: root}
+		if d.claim() != nil { // it lives, or is being taken down by another
+			continue
+		}
+		e := errors.Join(d.takeDown(), d.lock.Close(), os.RemoveAll(root))
+		if err = errors.Join(err, e); e == nil {
+			n++
+		}
+	}
+	if err != nil {
+		return n, fmt.Errorf("sweep disks: %w", err)
+	}
+	return n, nil
 }
 
 // mountsUnder gives the mount points in a folder, oldest first.
