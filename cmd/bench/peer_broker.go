@@ -37,6 +37,7 @@ type broker struct {
 var brokerNames = map[string]string{
 	"holdfast":          "Holdfast",
 	"sink":              "nothing behind the socket (the client's own limit)",
+	"sink-always":       "a page flushed before each answer, nothing else behind the socket",
 	"mochi":             "mochi without a store",
 	"mosquitto":         "mosquitto, default settings",
 	"mosquitto-persist": "mosquitto, persistence, no limit of messages",
@@ -48,7 +49,7 @@ var brokerNames = map[string]string{
 
 // brokerOrder is the order of the rows; quickOrder that of the quick form.
 func brokerOrder() []string {
-	return []string{"holdfast", "sink", "mochi", "mosquitto", "mosquitto-persist", "mosquitto-always", "rabbitmq", "nats", "nats-always"}
+	return []string{"holdfast", "sink", "sink-always", "mochi", "mosquitto", "mosquitto-persist", "mosquitto-always", "rabbitmq", "nats", "nats-always"}
 }
 
 func quickOrder() []string { return []string{"holdfast", "mosquitto", "mochi", "nats-always"} }
@@ -114,6 +115,8 @@ func (p *peersRun) broker(id, dir string) (*broker, error) {
 		err = b.holdfast(p)
 	case "sink", "mochi":
 		b.library(p, id)
+	case "sink-always":
+		b.library(p, "sink", "--always")
 	case "nats", "nats-always":
 		err = b.nats(p, id == "nats-always")
 	case "mosquitto":
@@ -156,18 +159,30 @@ func (b *broker) run(ctx context.Context, path string, args ...string) error {
 	if b.child, err = b.kids.start(b.id, path, args...); err != nil {
 		return err
 	}
-	return ready(ctx, b.child, func() error {
-		l := b.login(0)
-		l.clientID = "probe"
+	l := b.login(0)
+	l.clientID = "probe"
+	for begun := time.Now(); ; {
 		c, err := dial(ctx, l)
-		if err != nil {
-			return err
+		if err == nil {
+			c.disconnect()
+			c.close()
+			return nil
 		}
-		c.disconnect()
-		c.close()
-		return nil
-	})
+		select {
+		case <-b.child.done:
+			b.child.asked.Store(true) // told here, not as a surprise
+			return b.child.obituary()
+		default:
+		}
+		if time.Since(begun) > slowStart || !pause(ctx, 50*time.Millisecond) {
+			return errors.Join(ctx.Err(), fmt.Errorf("%s does not let clients in: %w; the end of %s:\n%s", b.name, err, b.child.log, tail(b.child.log, 20)))
+		}
+	}
 }
+
+// slowStart is more than any broker may take to start: nine start at once, and
+// RabbitMQ alone needs the processor for ten seconds.
+const slowStart = 2 * time.Minute
 
 // end kills it and removes its folder: nothing of what it keeps is wanted any more.
 func (b *broker) end() error {

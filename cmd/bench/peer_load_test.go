@@ -126,3 +126,28 @@ func TestAppends(t *testing.T) {
 		t.Errorf("a store that fails: %v", err)
 	}
 }
+
+// TestSinkPacket: one that is cut short or lies about its length ends the
+// connection, and is never acknowledged.
+func TestSinkPacket(t *testing.T) {
+	whole, id, _, err := publishTemplate("plant/x", 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole[id], whole[id+1] = 0x12, 0x34
+	for _, tt := range []struct {
+		name, bytes, want string
+		ok                bool
+	}{
+		{"a publish", string(whole), "\x40\x02\x12\x34", true},
+		{"a publish that is cut short", string(whole[:len(whole)-1]), "", false},
+		{"a topic that is longer than its packet", "\x32\x04\x00\x09ab", "", false},
+		{"a ping", "\xc0\x00", "", true},
+		{"a goodbye", "\xe0\x00", "", false},
+	} {
+		answer, ok := sinkPacket(bufio.NewReader(strings.NewReader(tt.bytes)))
+		if ok != tt.ok || ok && string(answer) != tt.want {
+			t.Errorf("%s: answer %x, %v", tt.name, answer, ok)
+		}
+	}
+}

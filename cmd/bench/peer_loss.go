@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -40,7 +41,7 @@ func (p *peersRun) measureLosses(ctx context.Context) error {
 // lossy are the brokers that are killed: all that could keep anything, in the
 // quick form two of them.
 func (p *peersRun) lossy() []string {
-	ids := slices.DeleteFunc(p.present(), func(id string) bool { return id == "sink" })
+	ids := slices.DeleteFunc(p.present(), func(id string) bool { return strings.HasPrefix(id, "sink") })
 	if p.quick {
 		ids = ids[:min(2, len(ids))]
 	}

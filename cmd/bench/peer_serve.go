@@ -1,14 +1,10 @@
 package main
 
 import (
-	"bufio"
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"net"
 	"os"
 	"strconv"
 	"time"
@@ -16,7 +12,6 @@ import (
 	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/hooks/auth"
 	"github.com/mochi-mqtt/server/v2/listeners"
-	"github.com/mochi-mqtt/server/v2/packets"
 	nats "github.com/nats-io/nats-server/v2/server"
 	"github.com/spf13/cobra"
 )
@@ -106,70 +101,4 @@ func (s served) nats(ctx context.Context) error {
 	srv.Shutdown()
 	srv.WaitForShutdown()
 	return nil
-}
-
-// sink acknowledges every publish unread and keeps nothing: how far it goes is
-// how far client and loopback go.
-func (s served) sink(ctx context.Context) error {
-	ln, err := net.Listen("tcp", s.mqtt)
-	if err != nil {
-		return fmt.Errorf("serve sink: %w", err)
-	}
-	context.AfterFunc(ctx, func() { ln.Close() })
-	for {
-		c, err := ln.Accept()
-		if err != nil {
-			return ctx.Err()
-		}
-		go func() {
-			defer c.Close()
-			sinkClient(c)
-		}()
-	}
-}
-
-// sinkClient serves one connection until it ends or sends what is no packet.
-func sinkClient(c net.Conn) {
-	r, w := bufio.NewReaderSize(c, 32<<10), bufio.NewWriterSize(c, 8<<10)
-	for {
-		head, err := r.ReadByte()
-		if err != nil {
-			return
-		}
-		n, _, err := packets.DecodeLength(r)
-		if err != nil || n > maxPacket {
-			return
-		}
-		left := n
-		switch head >> 4 {
-		case packets.Connect:
-			w.Write([]byte{packets.Connack << 4, 2, 0, 0})
-		case packets.Publish:
-			var b [2]byte
-			if _, err := io.ReadFull(r, b[:]); err != nil {
-				return
-			}
-			topic := int(binary.BigEndian.Uint16(b[:]))
-			if topic+4 > n {
-				return
-			}
-			r.Discard(topic)
-			if _, err := io.ReadFull(r, b[:]); err != nil {
-				return
-			}
-			left = n - topic - 4
-			w.Write([]byte{packets.Puback << 4, 2, b[0], b[1]})
-		case packets.Disconnect:
-			return
-		}
-		if _, err := r.Discard(left); err != nil {
-			return
-		}
-		if r.Buffered() == 0 {
-			c.SetWriteDeadline(time.Now().Add(writeTimeout))
-			if w.Flush() != nil {
-				return
-			}
-		}
-	}
 }
