@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -97,6 +98,10 @@ func (p *powercutRun) run(ctx context.Context, dir string, rep *report, out io.W
 	}
 	if dir == "" && inMemory("/dev/shm") {
 		dir = "/dev/shm" // the disks are in memory, and so may be what stands beside them
+	}
+	// What a run that was killed has left is found under no name of this one.
+	if _, err := crashdisk.Sweep(cmp.Or(dir, os.TempDir())); err != nil {
+		fmt.Fprintf(p.tell, "something of an earlier run is still there: %v\n", err)
 	}
 	if p.dir, err = os.MkdirTemp(dir, "holdfast-powercut-"); err != nil {
 		return err
