@@ -25,12 +25,8 @@ func (s *Set) seal(ctx context.Context, number uint32, scratch string, directory
 		return Mark{}, err
 	}
 	sealed := seal{store: s.o.StoreID, number: number, directory: directory}
-	for _, name := range names {
-		f, err := s.copyFile(ctx, filepath.Join(scratch, name), filepath.Join(tmp, name))
-		if err != nil {
-			return Mark{}, err
-		}
-		sealed.files = append(sealed.files, f)
+	if sealed.files, err = s.copyAll(ctx, scratch, tmp, names); err != nil {
+		return Mark{}, err
 	}
 	b := sealed.encode()
 	if len(b) > sealLimit {
@@ -75,21 +71,45 @@ func databaseFiles(scratch string) ([]string, error) {
 	return names, nil
 }
 
+// copyAll copies the files and then flushes each: the first flush takes the names and
+// sizes of all with it, so that the others cost the disk one flush and not two.
+func (s *Set) copyAll(ctx context.Context, scratch, to string, names []string) (files []file, err error) {
+	var open []*os.File
+	defer func() {
+		for _, f := range open {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	for _, name := range names {
+		dst, err := s.disk.Create(filepath.Join(to, name))
+		if err != nil {
+			return nil, err
+		}
+		open = append(open, dst)
+		f, err := s.copyFile(ctx, filepath.Join(scratch, name), dst)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+	}
+	for _, f := range open {
+		if err := s.disk.Flush(f); err != nil {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
 // copyFile copies a slice at a time, each written out before the next, so that what
 // the flush at the end has to wait for is little: a flush of 16 MB would hold the
 // journal's for a second on a slow card.
-func (s *Set) copyFile(ctx context.Context, from, to string) (done file, err error) {
+func (s *Set) copyFile(ctx context.Context, from string, dst *os.File) (done file, err error) {
 	src, err := os.Open(from)
 	if err != nil {
 		return file{}, fmt.Errorf("copy from scratch: %w", err)
 	}
 	defer src.Close()
-	dst, err := s.disk.Create(to)
-	if err != nil {
-		return file{}, err
-	}
-	defer func() { err = errors.Join(err, dst.Close()) }()
-	done.name = filepath.Base(to)
+	done.name = filepath.Base(dst.Name())
 	buf := make([]byte, slice)
 	for {
 		if err := ctx.Err(); err != nil {
@@ -107,7 +127,7 @@ func (s *Set) copyFile(ctx context.Context, from, to string) (done file, err err
 			done.size += int64(n)
 		}
 		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-			return done, s.disk.Flush(dst)
+			return done, nil
 		}
 		if err != nil {
 			return file{}, fmt.Errorf("copy from scratch: %w", err)
