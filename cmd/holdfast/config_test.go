@@ -114,6 +114,14 @@ func TestFaults(t *testing.T) {
 			`F:3:10: forward.filter: filter "a+": "+" has to be the whole of its level, like "a/+/b"`,
 			`F:4:12: forward.priority: want 0 (first) to 9, have -1`,
 			`F:6:10: forward.filter: filter "devices/#": ordinary clients cannot publish there`}},
+		{"live", "[iothub]\npriority = 4\nlive = true\nlive_share = 30\nlive_backlog = 50\n[[forward]]\nfilter = \"a\"\npriority = 2\nlive = true\n[[forward]]\nfilter = \"b\"\npriority = 4\nlive = true\n[[forward]]\nfilter = \"c\"", nil},
+		{"live and not", "[iothub]\nlive_share = 100\nlive_backlog = -1\n[[forward]]\nfilter = \"a\"\nlive = true\n[[forward]]\nfilter = \"b\"\npriority = 2\nlive = true\n[[forward]]\nfilter = \"c\"\npriority = 2", []string{
+			`F:2:14: iothub.live_share: want 1 to 99, have 100`,
+			`F:3:16: iothub.live_backlog: want 1 to 1073741824, have -1`,
+			`F:6:8: forward.live: priority 5 is that of telemetry, too, which is not live; make both live, or give this a priority of its own`,
+			`F:10:8: forward.live: priority 2 is that of the [[forward]] on line 11, too, which is not live; make both live`}},
+		{"live telemetry and not", "[iothub]\nlive = true\n[[forward]]\nfilter = \"a\"", []string{
+			`F:2:8: iothub.live: priority 5 is that of the [[forward]] on line 3, too, which is not live`}},
 		{"inline array", "device = [{id = \"a\", primary_key = \"c2VjcmV0\"}, {id = \"a\", primary_key = \"c2VjcmV0\"}]", []string{
 			`F:1:55: device.id: "a" is there already, on line 1`}},
 	}

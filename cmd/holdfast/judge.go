@@ -80,6 +80,37 @@ func (j *judge) config(c Config) {
 		}
 		j.priority(at+".priority", f.Priority)
 	}
+	j.live(c)
+}
+
+// live wants all routes of one priority to agree: they are one lane, which has a
+// backlog or has none.
+func (j *judge) live(c Config) {
+	j.between("iothub.live_share", c.IoTHub.LiveShare, 1, 99)
+	j.between("iothub.live_backlog", c.IoTHub.LiveBacklog, 1, 1<<30)
+	other := map[int]string{priorityOf(c.IoTHub.Priority): "telemetry"} // by priority, one that is not live
+	if c.IoTHub.Live {
+		other = map[int]string{}
+	}
+	for i, f := range c.Forwards {
+		if !f.Live {
+			line, _ := j.place(fmt.Sprintf("forward[%d]", i))
+			other[priorityOf(f.Priority)] = fmt.Sprintf("the [[forward]] on line %d", line)
+		}
+	}
+	disagree := func(path string, priority *int) {
+		if o, ok := other[priorityOf(priority)]; ok {
+			j.fault(path, "priority %d is that of %s, too, which is not live; make both live, or give this a priority of its own", priorityOf(priority), o)
+		}
+	}
+	if c.IoTHub.Live {
+		disagree("iothub.live", c.IoTHub.Priority)
+	}
+	for i, f := range c.Forwards {
+		if f.Live {
+			disagree(fmt.Sprintf("forward[%d].live", i), f.Priority)
+		}
+	}
 }
 
 func (j *judge) store(c StoreConfig) {

@@ -149,10 +149,7 @@ func fitting(r hub.Router) hub.Router {
 // telemetry routes what IoT Hub devices and modules send. Ordinary clients'
 // messages have a topic and are none of it.
 func telemetry(c iothub.Config) hub.Router {
-	to := hub.Dest{Queue: toCloud, Priority: 5, TTL: c.TTL.Or(0)}
-	if c.Priority != nil {
-		to.Priority = *c.Priority
-	}
+	to := hub.Dest{Queue: toCloud, Priority: priorityOf(c.Priority), TTL: c.TTL.Or(0)}
 	return func(m *hub.Message) []hub.Dest {
 		if m.Topic != "" {
 			return nil
@@ -161,12 +158,40 @@ func telemetry(c iothub.Config) hub.Router {
 	}
 }
 
+// priorityOf is a priority of the configuration, 5 where none is given.
+func priorityOf(p *int) int {
+	if p == nil {
+		return 5
+	}
+	return *p
+}
+
+// live are the lanes of the routes that are marked so.
+func (g *gateway) live() (lanes []*storage.Queue) {
+	marked := map[int]bool{}
+	if g.cfg.IoTHub.Live {
+		marked[priorityOf(g.cfg.IoTHub.Priority)] = true
+	}
+	for _, f := range g.cfg.Forwards {
+		if f.Live {
+			marked[priorityOf(f.Priority)] = true
+		}
+	}
+	for p, q := range g.lanes() {
+		if marked[p] {
+			lanes = append(lanes, q)
+		}
+	}
+	return lanes
+}
+
 // forwarder moves everything that is kept for the cloud.
 func (g *gateway) forwarder() *hub.Forwarder {
 	c := g.cfg.IoTHub
 	return &hub.Forwarder{
 		From: g.lanes(), To: g.cloud, Clock: g.clock, Log: g.log.With("service", "forwarder"), ParkRetry: c.ParkRetry.Or(0),
 		Window:  hub.Window{Messages: c.WindowTotal, Bytes: c.WindowBytes, PerSender: c.Window},
+		Live:    hub.Live{Lanes: g.live(), Share: c.LiveShare, Backlog: c.LiveBacklog},
 		Refused: func(hub.Identity) { g.people.Doubt() },
 	}
 }

@@ -17,4 +17,5 @@ type ForwardConfig struct {
 	Filter   string       `toml:"filter"`   // an MQTT topic filter, e.g. "plant/#"
 	Priority *int         `toml:"priority"` // 0 (first) to 9; 5 if not given, as telemetry
 	TTL      hub.Duration `toml:"ttl"`      // how long it may wait; for ever if zero
+	Live     bool         `toml:"live"`     // fresh ones go beside a backlog, not behind it
 }
