@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
@@ -25,6 +26,36 @@ type rec struct {
 	pos          Position
 	sender, body string
 	parked       bool
+	stamp        Stamp
+	ttl          time.Duration
+}
+
+// expire ends what a reader of q meets after its time.
+func (m *model) expire(q string, clock Clock) {
+	m.records[q] = slices.DeleteFunc(m.records[q], func(r rec) bool {
+		age, _ := clock.Age(r.stamp)
+		over := r.ttl > 0 && age >= r.ttl && !r.parked && !m.senders[q][r.sender]
+		if over {
+			m.ends[Expired]++
+		}
+		return over
+	})
+}
+
+// evicted takes note of what has made way in q: the oldest.
+func (m *model) evicted(q string, left []Seen) error {
+	n := len(m.records[q]) - len(left)
+	if n < 0 {
+		return fmt.Errorf("queue %s has %d records, want at most %d", q, len(left), len(m.records[q]))
+	}
+	m.ends[Evicted] += n
+	m.records[q] = m.records[q][n:]
+	for i, r := range m.records[q] {
+		if left[i].Position != r.pos {
+			return fmt.Errorf("queue %s has position %d, want %d: not the oldest were evicted", q, left[i].Position, r.pos)
+		}
+	}
+	return nil
 }
 
 func (m *model) readable(q string) (out []string) {
@@ -36,22 +67,40 @@ func (m *model) readable(q string) (out []string) {
 	return out
 }
 
-// Any sequence of appends, ends, parkings, map changes and openings leaves the
-// store as the model says, and every picture on the way as replay says.
+// Any sequence of appends, ends, parkings, map changes, moves, evictions and openings,
+// as time goes by, leaves the store as the model says, and every picture on the way as
+// replay says.
 func TestModel(t *testing.T) {
+	var moved, evicted, expired, merged int
+	defer func() {
+		if t.Logf("%d records moved, %d expired, %d evicted, %d merges", moved, expired, evicted, merged); moved == 0 || evicted == 0 || expired == 0 {
+			t.Error("it does not do what it is for")
+		}
+	}()
 	rapid.Check(t, func(rt *rapid.T) {
 		dir, err := os.MkdirTemp(t.TempDir(), "")
 		if err != nil {
 			rt.Fatal(err)
 		}
-		o := Options{SegmentBytes: 1 << 20, MaxBytes: 64 << 20, check: true}
-		db, err := Open(dir, o)
-		if err != nil {
-			rt.Fatal(err)
+		o := coldOptions()
+		clock := &handClock{now: Stamp{Boot: 1, Up: time.Minute, Wall: time.UnixMilli(1e12).UTC()}}
+		o.Clock, o.reached = clock, func(branch string) {
+			if branch == "leftovers merge" {
+				merged++
+			}
 		}
+		var db *DB
+		reopen := func() {
+			if db, err = Open(dir, o); err != nil {
+				rt.Fatal(err)
+			}
+			db.mover.stop() // it works when it is told to
+			db.Queue("r").SetPolicy(Policy{MaxBytes: 100_000, Evict: true})
+		}
+		reopen()
 		defer func() { _ = db.Close() }()
 		m := &model{next: map[string]Position{}, records: map[string][]rec{}, keys: map[string]string{}, ends: map[Outcome]int{},
-			senders: map[string]map[string]bool{"p": {}, "q": {}}}
+			senders: map[string]map[string]bool{"p": {}, "q": {}, "r": {}}}
 		wait := func(do func(done func(error))) {
 			ch := make(chan error, 1)
 			do(func(err error) { ch <- err })
@@ -60,6 +109,7 @@ func TestModel(t *testing.T) {
 			}
 		}
 		queue := rapid.SampledFrom([]string{"p", "q"})
+		any := rapid.SampledFrom([]string{"p", "q", "r"})
 		sender := rapid.SampledFrom([]string{"a", "b", "c"})
 		pick := func(q string) (int, bool) {
 			n := len(m.records[q])
@@ -71,14 +121,15 @@ func TestModel(t *testing.T) {
 		rt.Repeat(map[string]func(*rapid.T){
 			"append": func(*rapid.T) {
 				s, n := sender.Draw(rt, "sender"), 0
-				qs := rapid.SampledFrom([][]string{{"p"}, {"q"}, {"p", "q"}}).Draw(rt, "to")
-				big := rapid.SampledFrom([]int{1, 1, 1, 200_000}).Draw(rt, "size")
+				qs := rapid.SampledFrom([][]string{{"p"}, {"q"}, {"r"}, {"p", "q"}, {"q", "r"}}).Draw(rt, "to")
+				big := rapid.SampledFrom([]int{1, 1, 10_000, 25_000}).Draw(rt, "size")
 				body := fmt.Sprintf("%06d%s", m.accept, strings.Repeat("x", big))
-				r := Record{Sender: s, Body: []byte(body), With: []Change{{Map: "m", Key: s, Value: []byte(body[:6])}}}
+				ttl := rapid.SampledFrom([]time.Duration{0, 0, time.Hour}).Draw(rt, "ttl")
+				r := Record{Sender: s, Stamp: clock.Now(), Body: []byte(body), With: []Change{{Map: "m", Key: s, Value: []byte(body[:6])}}}
 				for _, q := range qs {
 					m.next[q]++
-					m.records[q] = append(m.records[q], rec{pos: m.next[q], sender: s, body: body})
-					r.To = append(r.To, Dest{Queue: q})
+					m.records[q] = append(m.records[q], rec{pos: m.next[q], sender: s, body: body, stamp: r.Stamp, ttl: ttl})
+					r.To = append(r.To, Dest{Queue: q, TTL: ttl})
 					n++
 				}
 				m.accept += n
@@ -86,7 +137,7 @@ func TestModel(t *testing.T) {
 				wait(func(done func(error)) { db.Append(context.Background(), r, done) })
 			},
 			"settle": func(*rapid.T) {
-				q := queue.Draw(rt, "queue")
+				q := any.Draw(rt, "queue")
 				i, ok := pick(q)
 				if !ok {
 					return
@@ -124,6 +175,35 @@ func TestModel(t *testing.T) {
 				}
 				wait(func(done func(error)) { db.Append(context.Background(), Record{}, done) })
 			},
+			"settle most": func(*rapid.T) { // so that leftovers merge
+				q := any.Draw(rt, "queue")
+				var ps []Position
+				m.records[q] = slices.DeleteFunc(m.records[q], func(r rec) bool {
+					if r.pos%7 != 0 {
+						ps = append(ps, r.pos)
+					}
+					return r.pos%7 != 0
+				})
+				m.ends[Delivered] += len(ps)
+				wait(func(done func(error)) { db.Queue(q).Settle(ps, Delivered, done) })
+			},
+			"move": func(*rapid.T) {
+				for more := true; more; {
+					if more, err = db.tidy(context.Background()); err != nil {
+						rt.Fatal(err)
+					}
+				}
+				left, err := every(db.Queue("r"))
+				moved += int(db.Stats().Moved)
+				if err == nil {
+					err = m.evicted("r", left)
+				}
+				if err != nil {
+					rt.Fatal(err)
+				}
+			},
+			"time passes": func(*rapid.T) { clock.pass(20*time.Minute, false, func(word) {}) },
+			"reboot":      func(*rapid.T) { clock.pass(time.Minute, true, func(word) {}) },
 			"remove key": func(*rapid.T) {
 				s := sender.Draw(rt, "sender")
 				delete(m.keys, s)
@@ -135,19 +215,21 @@ func TestModel(t *testing.T) {
 				if err := db.Close(); err != nil {
 					rt.Fatal(err)
 				}
-				if db, err = Open(dir, o); err != nil {
-					rt.Fatal(err)
-				}
+				reopen()
 			},
 			"": func(*rapid.T) {
-				for _, q := range []string{"p", "q"} {
+				for _, q := range []string{"p", "q", "r"} {
 					var got []string
-					items, _, err := db.Queue(q).Read(0, Limit{Records: 10_000}, nil)
-					if err != nil {
-						rt.Fatal(err)
-					}
-					for _, it := range items {
-						got = append(got, fmt.Sprintf("%d:%s", it.Position, it.Body[:min(8, len(it.Body))]))
+					m.expire(q, clock)
+					for after := Position(0); after < db.Queue(q).Stats().Last; {
+						items, next, err := db.Queue(q).Read(after, Limit{Records: 10_000}, nil)
+						if err != nil {
+							rt.Fatal(err)
+						}
+						for _, it := range items {
+							got = append(got, fmt.Sprintf("%d:%s", it.Position, it.Body[:min(8, len(it.Body))]))
+						}
+						after = next
 					}
 					if want := m.readable(q); !slices.Equal(got, want) {
 						rt.Fatalf("queue %s gives %v, want %v", q, got, want)
@@ -164,13 +246,17 @@ func TestModel(t *testing.T) {
 			},
 		})
 		wait(func(done func(error)) { db.Append(context.Background(), Record{}, done) })
+		expired, evicted = expired+m.ends[Expired], evicted+m.ends[Evicted]
 		var sum Row
 		for _, r := range db.Ledger() {
 			sum.Accepted += r.Accepted
 			sum.Delivered += r.Delivered
 			sum.Expired += r.Expired
+			sum.Evicted += r.Evicted
+			sum.Discarded += r.Discarded
 		}
-		if int(sum.Accepted) != m.accept || int(sum.Delivered) != m.ends[Delivered] || int(sum.Expired) != m.ends[Expired] {
+		if int(sum.Accepted) != m.accept || int(sum.Delivered) != m.ends[Delivered] || int(sum.Expired) != m.ends[Expired] ||
+			int(sum.Evicted) != m.ends[Evicted] || int(sum.Discarded) != m.ends[Discarded] {
 			rt.Fatalf("ledger %+v, want %d accepted and %v", sum, m.accept, m.ends)
 		}
 	})

@@ -34,6 +34,7 @@ type node struct {
 	data []byte           // of a file: what is on disk
 	size int              // as the program sees it
 	wet  map[int][][]byte // by page: what was written since the last flush, newest last
+	lost map[int]bool     // pages that a flush failed for: no later one writes them
 
 	now, dry map[string]*node // of a folder: as the program sees it, and on disk
 }
@@ -88,6 +89,10 @@ func newPlatter(lot *rand.Rand, page int) *platter {
 	return &platter{page: page, lot: lot, root: folder()}
 }
 
+func newFile(data []byte) *node {
+	return &node{data: data, size: len(data), wet: map[int][][]byte{}, lost: map[int]bool{}}
+}
+
 func folder() *node { return &node{now: map[string]*node{}, dry: map[string]*node{}} }
 
 // at gives the folder that holds a path and the path's last part. Folders that
@@ -123,6 +128,18 @@ func (p *platter) find(name string) *node {
 	return in.now[base]
 }
 
+// fail takes note of an operation that the disk did not make. After a flush that
+// failed the kernel calls the pages clean: the next flush does nothing for them.
+func (p *platter) fail(op journal.Op) {
+	n := p.find(op.Path)
+	if op.Kind != journal.OpFlush || n == nil {
+		return
+	}
+	for at := range n.wet {
+		n.lost[at] = true
+	}
+}
+
 // play makes one operation. What a real disk refused then is refused now.
 func (p *platter) play(op journal.Op) {
 	in, base := p.at(op.Path)
@@ -130,7 +147,7 @@ func (p *platter) play(op journal.Op) {
 	case op.Kind == journal.OpMkdir && n == nil:
 		p.rename(naming{what: folder(), to: in, as: base})
 	case op.Kind == journal.OpCreate:
-		p.rename(naming{what: &node{wet: map[int][][]byte{}}, to: in, as: base})
+		p.rename(naming{what: newFile(nil), to: in, as: base})
 	case n == nil:
 	case op.Kind == journal.OpRename:
 		to, as := p.at(op.To)
@@ -181,6 +198,7 @@ func (n *node) write(op journal.Op, page int) {
 		from := max(0, int(op.Off)-at*page)
 		copy(b[from:], op.Data[max(0, at*page-int(op.Off)):])
 		n.wet[at] = append(n.wet[at], b)
+		delete(n.lost, at)
 	}
 }
 
@@ -202,8 +220,13 @@ func (n *node) old(at, page int) []byte {
 }
 
 func (n *node) flush(page int) {
-	n.data = n.whole(page, n.size, func(at int) []byte { return n.seen(at, page) })
-	n.wet = map[int][][]byte{}
+	n.data = n.whole(page, n.size, func(at int) []byte {
+		if n.lost[at] {
+			return n.old(at, page)
+		}
+		return n.seen(at, page)
+	})
+	maps.DeleteFunc(n.wet, func(at int, _ [][]byte) bool { return !n.lost[at] })
 }
 
 // whole puts a file of size bytes together of its data and pages that were written.
@@ -288,7 +311,7 @@ func (p *platter) load(t *testing.T, dir string) {
 			if err != nil {
 				return err
 			}
-			n = &node{data: b, size: len(b), wet: map[int][][]byte{}}
+			n = newFile(b)
 		}
 		in, base := p.at(filepath.ToSlash(rel))
 		in.now[base], in.dry[base] = n, n

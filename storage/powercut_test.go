@@ -26,6 +26,7 @@ type rig struct {
 	lot   *rand.Rand
 	oneIn int  // boundaries are cut; four times as many operations between
 	deep  int  // how often a recovery is cut
+	last  bool // to cut at the end of the tape
 	keen  bool // to cut recoveries: all of them
 	hot   int  // so many operations after something was left out
 
@@ -61,7 +62,18 @@ func (r *rig) play(events []event) error {
 				return fmt.Errorf("cut %d, before %s: %w", r.cuts, where(i, e), err)
 			}
 		}
-		p.play(e.Op)
+		if e.Failed {
+			p.fail(e.Op)
+		} else {
+			p.play(e.Op)
+		}
+	}
+	if !r.last {
+		return nil
+	}
+	r.cuts++
+	if err := r.cut(p, told, r.deep); err != nil {
+		return fmt.Errorf("cut at the end: %w", err)
 	}
 	return nil
 }
@@ -228,7 +240,7 @@ var forms = []Options{
 // Whenever the power goes, what was acknowledged is there, in order, once, and the
 // ledger adds up.
 func TestPowerCuts(t *testing.T) {
-	c := newCampaign(t, 150)
+	c := newCampaign(t, 60)
 	rigs, begin, told := make([]*rig, len(losses)), time.Now(), time.Now()
 	for i, m := range losses {
 		rigs[i] = newRig(t, Options{}, m, c.seed+uint64(i))

@@ -12,7 +12,8 @@ import (
 // A tape records what a store does to its disk and what it says to its user, in
 // order. It can be played to a platter and a promise as often as one likes.
 type tape struct {
-	root string
+	root  string
+	fault func(op journal.Op) error // what a disk answers instead of making it, if not nil
 
 	mu     sync.Mutex
 	events []event
@@ -23,6 +24,8 @@ type event struct {
 	Op   journal.Op // its paths are relative to the store's folder
 	Word *word
 	Left bool // something was left out or moved here
+
+	Failed bool // the disk did not make it
 }
 
 // word is something that was asked for or said.
@@ -63,8 +66,12 @@ func (t *tape) disk(op journal.Op) error {
 		return nil // the folder that the store is in is none of ours
 	}
 	op.To, _ = t.rel(op.To)
-	t.events = append(t.events, event{Op: op})
-	return nil
+	var err error
+	if t.fault != nil {
+		err = t.fault(op)
+	}
+	t.events = append(t.events, event{Op: op, Failed: err != nil, Left: err != nil})
+	return err
 }
 
 func (t *tape) rel(name string) (string, bool) {

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -20,6 +21,8 @@ import (
 // worker uses a store and says on the tape what it asks for and what it is told.
 type worker struct {
 	t     *testing.T
+	at    string // folder of the folders that it works in
+	seed  uint64
 	tape  *tape
 	lot   *rand.Rand
 	clock *handClock
@@ -46,32 +49,57 @@ func record(t *testing.T, o Options, seed uint64, lives, steps int) []event {
 
 func work(t *testing.T, o Options, seed uint64, lives, steps int) *worker {
 	t.Helper()
+	w := newWorker(t, o, seed)
+	w.run(lives, steps)
+	return w
+}
+
+func newWorker(t *testing.T, o Options, seed uint64) *worker {
+	t.Helper()
 	at := scratch(t)
-	defer os.RemoveAll(at)
-	w := &worker{t: t, tape: &tape{root: filepath.Join(at, "store")}, lot: rand.New(rand.NewPCG(seed, 1)), o: o,
+	t.Cleanup(func() { _ = os.RemoveAll(at) })
+	w := &worker{t: t, at: at, tape: &tape{root: filepath.Join(at, "store")}, lot: rand.New(rand.NewPCG(seed, 1)), o: o, seed: seed, tally: map[string]int{},
 		clock: &handClock{now: Stamp{Boot: 1, Up: time.Minute, Wall: time.UnixMilli(1e12).UTC()}}}
-	w.o.Clock, w.tally = w.clock, map[string]int{}
+	w.o.Clock = w.clock
 	w.o.reached = func(branch string) { w.mu.Lock(); defer w.mu.Unlock(); w.tally[branch]++ }
+	return w
+}
+
+// run makes some lives, and ends with the first that a disk's fault has ended.
+func (w *worker) run(lives, steps int) {
+	defer os.RemoveAll(w.at)
 	for life := range lives {
-		w.open()
-		for range steps {
+		if !w.open() {
+			return
+		}
+		for i := 0; i < steps && w.db.Err() == nil; i++ {
 			w.step()
 		}
 		w.tidying.Wait()
-		if w.wait.Wait(); life < lives-1 && w.lot.IntN(2) == 0 {
-			w.count()
-			w.kill(filepath.Join(at, fmt.Sprint(life)))
+		w.wait.Wait()
+		w.count()
+		if life < lives-1 && w.tape.fault == nil && w.lot.IntN(2) == 0 {
+			w.kill(filepath.Join(w.at, fmt.Sprint(life)))
 			continue
 		}
 		if err := w.db.Verify(); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+			w.t.Fatalf("seed %d: %v", w.seed, err)
 		}
-		w.count()
-		if err := w.db.Close(); err != nil {
-			t.Fatalf("seed %d: %v", seed, err)
+		broken := w.db.Err() != nil
+		if err := w.db.Close(); err != nil && !w.faulty() {
+			w.t.Fatalf("seed %d: %v", w.seed, err)
+		}
+		if broken {
+			return
 		}
 	}
-	return w
+}
+
+// faulty says whether the disk has failed.
+func (w *worker) faulty() bool {
+	w.tape.mu.Lock()
+	defer w.tape.mu.Unlock()
+	return slices.ContainsFunc(w.tape.events, func(e event) bool { return e.Failed })
 }
 
 // count adds up what has become of records, at the end of a life.
@@ -86,13 +114,16 @@ func (w *worker) count() {
 	}
 }
 
-func (w *worker) open() {
+func (w *worker) open() bool {
 	w.clock.pass(time.Minute, w.lot.IntN(2) == 0, w.tape.say)
 	o := w.o
 	o.disk = w.tape.disk
 	db, err := Open(w.tape.root, o)
 	if err != nil {
-		w.t.Fatal(err)
+		if !w.faulty() {
+			w.t.Fatal(err)
+		}
+		return false
 	}
 	db.mover.stop() // it works when it is told to
 	if w.o.MaxBytes < 1<<20 {
@@ -103,6 +134,7 @@ func (w *worker) open() {
 	for _, q := range db.Queues() {
 		w.last[q.Name()] = q.Stats().Last
 	}
+	return true
 }
 
 // kill ends a life as kill -9 does, some operations ago, and moves to a folder that
@@ -212,7 +244,7 @@ func (w *worker) tidy() {
 		w.db.sweep()
 		for more := true; more; {
 			var err error
-			if more, err = w.db.tidy(context.Background()); err != nil && w.db.Err() == nil && !errors.Is(err, ErrFull) && !errors.Is(err, generation.ErrNoSpace) {
+			if more, err = w.db.tidy(context.Background()); err != nil && w.db.Err() == nil && !w.faulty() && !errors.Is(err, ErrFull) && !errors.Is(err, generation.ErrNoSpace) {
 				w.t.Errorf("tidy: %v", err)
 			}
 		}
@@ -239,7 +271,7 @@ func (w *worker) expire() {
 func (w *worker) read(name string) []Item {
 	q := w.db.Queue(name)
 	items, _, err := q.Read(q.Checkpoint(), Limit{Records: 1000}, nil)
-	if err != nil {
+	if err != nil && !w.faulty() {
 		w.t.Error(err)
 	}
 	return items
