@@ -173,7 +173,7 @@ func (f *faulty) keep(group []message) error {
 	case f.bad && f.n%5 == 0:
 		group[0].body[200] ^= 1
 	case f.slow:
-		for range 3 {
+		for range 20 {
 			if err := f.side.keep(group); err != nil {
 				return err
 			}
@@ -217,7 +217,7 @@ func TestFaultsAreSeen(t *testing.T) {
 		t.Fatal(err)
 	}
 	if f := slow.figures[0]; f.ID != "S1" || f.OK == nil || *f.OK {
-		t.Errorf("a store that flushes four times is not told from one that does so once: %+v", f)
+		t.Errorf("a store that flushes 21 times is not told from one that does so once: %+v", f)
 	}
 }
 

@@ -87,12 +87,24 @@ func (h *helper) kill() {
 }
 
 // say says the line and waits for the end.
-func (s saying) say(cmd *cobra.Command) error {
+func (s saying) say(ctx context.Context, cmd *cobra.Command) error {
 	if err := json.NewEncoder(cmd.OutOrStdout()).Encode(s); err != nil {
 		return err
 	}
-	_, err := io.Copy(io.Discard, cmd.InOrStdin())
-	return err
+	<-ctx.Done()
+	return nil
+}
+
+// parented gives a context that ends with the process at the other side of the
+// standard input.
+func parented(cmd *cobra.Command) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(cmd.Context())
+	in := cmd.InOrStdin()
+	go func() {
+		io.Copy(io.Discard, in) // its error is an end, too
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 func holdIn(ctx context.Context, dir string, n int) (*helper, error) {
@@ -118,20 +130,22 @@ func holdStoreCommand() *cobra.Command {
 	cmd.Flags().StringVar(&dir, "store", "", "`folder`")
 	cmd.Flags().IntVar(&n, "n", 0, "`messages`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx, cancel := parented(cmd)
+		defer cancel()
 		h, err := openHoldfast(dir)
 		if err != nil {
 			return err
 		}
 		g := newGauge()
-		if err := fill(cmd.Context(), h, newSource(bodyBytes), n); err != nil {
+		if err := fill(ctx, h, newSource(bodyBytes), n); err != nil {
 			return errors.Join(err, h.close())
 		}
-		s, err := rested(cmd.Context(), g)
+		s, err := rested(ctx, g)
 		s.Kept = uint64(n)
 		if err = errors.Join(err, h.account(s.Kept)); err != nil {
 			return errors.Join(err, h.close())
 		}
-		return s.say(cmd)
+		return s.say(ctx, cmd)
 	}
 	return cmd
 }
@@ -180,6 +194,8 @@ func openStoreCommand() *cobra.Command {
 	cmd := &cobra.Command{Use: openStore, Hidden: true, Args: cobra.NoArgs}
 	cmd.Flags().StringVar(&dir, "store", "", "`folder`")
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		ctx, cancel := parented(cmd)
+		defer cancel()
 		g := newGauge()
 		begin := time.Now()
 		h, err := openHoldfast(dir)
@@ -192,12 +208,12 @@ func openStoreCommand() *cobra.Command {
 		if err != nil || len(items) == 0 {
 			return errors.Join(fmt.Errorf("open %s: no message came (%v)", dir, err), h.close())
 		}
-		s, err := rested(cmd.Context(), g)
+		s, err := rested(ctx, g)
 		if err != nil {
 			return errors.Join(err, h.close())
 		}
 		s.OpenMS, s.FirstMS, s.DamagedHere = milliseconds(open), milliseconds(first), len(h.db.Stats().Damage)
-		return s.say(cmd)
+		return s.say(ctx, cmd)
 	}
 	return cmd
 }

@@ -49,6 +49,7 @@ func TestMeasurements(t *testing.T) {
 		{[]string{"drain"}, []string{"drain", "S6"}, []string{"S6"}},
 		{[]string{"memory"}, []string{"S4"}, nil},
 		{[]string{"reopen", "--cold=false"}, []string{"S5"}, nil},
+		{[]string{"full"}, []string{"S8"}, []string{"S8"}},
 		{[]string{"latency"}, []string{"S9", "S12"}, nil},
 	} {
 		t.Run(tt.args[0], func(t *testing.T) {

@@ -25,7 +25,7 @@ func steadyCommand() *cobra.Command {
 		func(ctx context.Context, t *trial) error {
 			return errors.Join(
 				t.card(1024, func(b *bed) error {
-					return steadyRates(ctx, t, b, rivals()[:3], pick(t, 400*time.Millisecond, 4*time.Second))
+					return steadyRates(ctx, t, b, rivals()[:3], pick(t, 400*time.Millisecond, 2*time.Second))
 				}, "S1"),
 				steadyRates(ctx, t, plainBed(t.work), rivals()[:4], t.slice()),
 				steadyCounts(ctx, t, rivals()[:3]))
