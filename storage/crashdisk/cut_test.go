@@ -155,6 +155,9 @@ func TestModels(t *testing.T) {
 // A cut just before a flush completes takes what the flush was for.
 func TestCutBeforeFlush(t *testing.T) {
 	d, tape := story(t)
+	if n := tape.AtStake(tape.Len()); n != 2*block {
+		t.Errorf("%d bytes are at stake at the end, two pages were written", n)
+	}
 	mark, at := tape.Marks()[0].At, -1
 	for _, f := range tape.Flushes() {
 		if f < mark {

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // ErrMissing is wrapped by errors that say what the machine would need.
@@ -15,8 +17,11 @@ var ErrMissing = errors.New("not on this machine")
 // one needs no FUSE.
 func Missing(plain bool) error {
 	var all []string
-	if os.Geteuid() != 0 {
+	switch {
+	case os.Geteuid() != 0:
 		all = append(all, "root, to mount and to attach loop devices (run it with sudo)")
+	case !mayMount():
+		all = append(all, "CAP_SYS_ADMIN, to mount and to attach loop devices (a container must be privileged)")
 	}
 	need := func(device, why string) {
 		if f, err := os.OpenFile(device, os.O_RDWR, 0); err != nil {
@@ -38,6 +43,13 @@ func Missing(plain bool) error {
 		return nil
 	}
 	return fmt.Errorf("%w: %s", ErrMissing, strings.Join(all, "; "))
+}
+
+// mayMount says whether root is root here; in most containers it is not.
+func mayMount() bool {
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var sets [2]unix.CapUserData
+	return unix.Capget(&head, &sets[0]) == nil && sets[0].Effective&(1<<unix.CAP_SYS_ADMIN) != 0
 }
 
 // program finds one of e2fsprogs, also where sbin is not in the path.

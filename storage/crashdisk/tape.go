@@ -94,6 +94,16 @@ func (t *Tape) Len() int { return len(t.events) }
 // there is just before it completes, when most is at stake.
 func (t *Tape) Flushes() []int { return t.all(flushed) }
 
+// AtStake is how many bytes a cut after so many events finds unflushed.
+func (t *Tape) AtStake(at int) (n int) {
+	for i := at - 1; i >= 0 && t.events[i].kind != flushed; i-- {
+		if t.events[i].kind == wrote {
+			n += len(t.events[i].data)
+		}
+	}
+	return n
+}
+
 func (t *Tape) all(k eventKind) []int {
 	var at []int
 	for i, e := range t.events {
