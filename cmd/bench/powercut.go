@@ -228,19 +228,24 @@ func (p *powercutRun) take(rec *recording, o outcome, d *crashdisk.Disk) error {
 	if o.findings.clean() {
 		return nil
 	}
-	if p.kept++; p.kept > 10 {
-		return nil // a store that loses that often is looked at once
+	if rec.kept == "" {
+		if p.kept++; p.kept > 3 { // they are large, and a store that loses that often is looked at once
+			return nil
+		}
+		rec.kept = filepath.Join(p.dir, fmt.Sprintf("failure-%d", p.kept))
+		if err := rec.save(rec.kept); err != nil {
+			return err
+		}
 	}
-	path := filepath.Join(p.dir, fmt.Sprintf("failure-%d", p.kept))
 	fmt.Fprintf(p.tell, "seed %d, cut %s:\n%v\nto see it again: bench powercut --tape %s --cut %s\n",
-		rec.seed, cutWord(o.cut), o.findings, path, cutWord(o.cut))
-	if err := rec.save(path); err != nil || !p.keep {
-		return err
+		rec.seed, cutWord(o.cut), o.findings, rec.kept, cutWord(o.cut))
+	if !p.keep {
+		return nil
 	}
 	if err := d.Lay(rec.tape, o.cut); err != nil {
 		return err
 	}
-	return d.Save(path + ".img")
+	return d.Save(fmt.Sprintf("%s-%d.img", rec.kept, o.cut.At))
 }
 
 // again makes one cut of a recording that was kept.

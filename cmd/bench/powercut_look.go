@@ -30,17 +30,19 @@ func (f findings) String() string {
 	if f.Shut != "" {
 		all = append(all, "shut: "+f.Shut)
 	}
-	for what, lines := range map[string][]string{"lost": f.Lost, "wrong": f.Wrong} {
-		for i, l := range lines {
-			if i == 5 {
-				l = fmt.Sprintf("and %d more", len(lines)-i)
-			}
-			if all = append(all, what+": "+l); i == 5 {
-				break
-			}
+	all = append(all, firstFew("lost", f.Lost)...)
+	return strings.Join(append(all, firstFew("wrong", f.Wrong)...), "\n")
+}
+
+// firstFew gives the first few lines, and how many there are more.
+func firstFew(what string, lines []string) (out []string) {
+	for i, l := range lines {
+		if i == 5 {
+			return append(out, fmt.Sprintf("%s: and %d more", what, len(lines)-i))
 		}
+		out = append(out, what+": "+l)
 	}
-	return strings.Join(all, "\n")
+	return out
 }
 
 // judge looks whether an opened store keeps the promise.

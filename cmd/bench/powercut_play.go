@@ -51,8 +51,9 @@ func (r *cutRig) close() error {
 }
 
 // pickCuts chooses n cuts of a tape, in order, the models in turn: most of them
-// just before a flush completes, when everything is at stake, and a quarter while
-// a store is being opened.
+// just before a flush completes, when everything is at stake. A quarter are made
+// while a store is being opened, and a quarter where more is at stake than usual: in
+// a generation that is being copied.
 func pickCuts(rec *recording, n int, models []crashdisk.Model, lot *rand.Rand) []crashdisk.Cut {
 	flushes := rec.tape.Flushes()
 	opening := within(flushes, rec)
@@ -63,10 +64,17 @@ func pickCuts(rec *recording, n int, models []crashdisk.Model, lot *rand.Rand) [
 	for i := range cuts {
 		at := lot.IntN(rec.tape.Len() + 1)
 		switch k := lot.IntN(8); {
-		case k < 4 && len(flushes) > 0:
-			at = flushes[lot.IntN(len(flushes))]
-		case k < 6 && len(opening) > 0:
+		case len(flushes) == 0 || k == 7:
+		case k < 2:
 			at = opening[lot.IntN(len(opening))]
+		case k < 4:
+			for range 12 {
+				if f := flushes[lot.IntN(len(flushes))]; rec.tape.AtStake(f) > rec.tape.AtStake(at) {
+					at = f
+				}
+			}
+		default:
+			at = flushes[lot.IntN(len(flushes))]
 		}
 		cuts[i] = crashdisk.Cut{At: at, Model: models[i%len(models)], Seed: lot.Uint64()}
 	}

@@ -29,7 +29,8 @@ type recording struct {
 	marks   []crashdisk.Mark
 	file    string // the marks, for the checker
 	room    cutRoom
-	inPlace bool // of badger
+	inPlace bool   // of badger
+	kept    string // where it was put for a failure; empty: it was not
 }
 
 // before is how many marks were made before an event of the tape.

@@ -124,8 +124,8 @@ func (s *cutSum) notes(rep *report, took time.Duration) {
 	}
 	rep.note("lost: something acknowledged is gone; wrong: order, ledger, an end undone, something invented; shut: the store does not open.")
 	rep.note("e2fsck: ext4 did not mount before it; lost+found: and e2fsck found something without a name.")
-	rep.note("%d cuts of %d recordings (%d flushes, %d words of the workload, %d records moved into generations) in %.0f s.",
-		s.made(), s.tapes, s.flushes, s.marks, s.moved, took.Seconds())
+	rep.note("%d cuts in %.0f s; recordings: %d, with %d flushes, %d words of the workload, %d records moved into generations.",
+		s.made(), took.Seconds(), s.tapes, s.flushes, s.marks, s.moved)
 }
 
 func (s *cutSum) verdict() error {
