@@ -168,7 +168,7 @@ func (db *DB) linger() {
 		return
 	}
 	begin := time.Now()
-	for n, last := db.waiting(), begin; ; {
+	for n, last, looks := db.waiting(), begin, 0; looks < maxLooks; looks++ {
 		runtime.Gosched()
 		now := time.Now()
 		if m := db.waiting(); m != n {
@@ -183,6 +183,9 @@ func (db *DB) linger() {
 // handover is a little longer than what lies between two records that one caller
 // hands over in a row.
 const handover = 10 * time.Microsecond
+
+// maxLooks ends it where time stands still.
+const maxLooks = 10_000
 
 // waiting is how many requests have come into the line. It takes no lock: linger asks
 // again and again, and must not stand in the way of those it waits for.

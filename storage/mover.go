@@ -36,7 +36,9 @@ func (m *mover) start(db *DB) {
 	m.quit, m.ended, m.wake = quit, make(chan struct{}), make(chan struct{}, 1)
 	go func() {
 		defer close(m.ended)
-		m.run(ctx, db)
+		if !db.o.Still {
+			m.run(ctx, db)
+		}
 	}()
 }
 

@@ -128,6 +128,7 @@ type Options struct {
 	MaxBytes     int64         // most that the store may take on disk: 1 GiB if zero, at least 4 segments
 	Ring         int           // segments of the journal: beyond half of them, what was not drained moves into generations; 8 if zero, at least 4
 	Scratch      string        // folder on a RAM disk in which generations are built; in the store's own if empty or too full
+	Still        bool          // for a look: nothing is moved, evicted or dropped in the background
 	Log          *slog.Logger  // damage and faults; nothing if nil
 	Linger       time.Duration // longest wait for company before a commit: 1 ms if zero, none if negative
 
