@@ -6,8 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"strconv"
-	"strings"
+
+	"golang.org/x/sys/unix"
 
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/hub/identity"
@@ -61,8 +61,10 @@ type HTTPSConfig struct {
 
 // StoreConfig is the [store] part.
 type StoreConfig struct {
-	MaxBytes     Size         `toml:"max_bytes"`     // most that the store may take on disk: 1GiB if zero
-	SegmentBytes Size         `toml:"segment_bytes"` // of one journal file: 16MiB if zero
+	MaxBytes     hub.Size     `toml:"max_bytes"`     // most that the store may take on disk: 1GiB if zero
+	SegmentBytes hub.Size     `toml:"segment_bytes"` // of one journal file: 16MiB if zero
+	Ring         int          `toml:"ring"`          // journal files, beyond half of which what waits moves into generations: 8 if zero
+	Scratch      string       `toml:"scratch"`       // folder on a RAM disk in which generations are built; /dev/shm if empty and there
 	Linger       hub.Duration `toml:"linger"`        // longest wait for company before a flush: 1ms if zero
 }
 
@@ -72,49 +74,21 @@ func (c StoreConfig) Options(clock storage.Clock) storage.Options {
 		Clock:        clock,
 		SegmentBytes: int(c.SegmentBytes),
 		MaxBytes:     int64(c.MaxBytes),
+		Ring:         c.Ring,
+		Scratch:      scratch(c.Scratch),
 		Linger:       c.Linger.Or(0),
 	}
 }
 
-// Size is a number of bytes as configuration files write it: "512MiB", "1GiB",
-// "4GB".
-type Size int64
-
-// UnmarshalText reads a size and says which forms there are when it cannot.
-func (s *Size) UnmarshalText(text []byte) error {
-	t := string(text)
-	number := strings.TrimRight(t, "BKMGTikmgt ")
-	factor, ok := sizeUnit(strings.TrimSpace(t[len(number):]))
-	v, err := strconv.ParseFloat(number, 64)
-	if err != nil || !ok || !(v >= 0) || v*factor > 1<<50 {
-		return fmt.Errorf("size %q: want a number and a unit: 64KiB, 512MiB, 1GiB, 4GB", t)
+// scratch is where generations are built: memory where there is a place in it, for
+// badger's writing is not what the card should wear out by.
+func scratch(folder string) string {
+	const shm = "/dev/shm"
+	var st unix.Statfs_t
+	if folder == "" && unix.Statfs(shm, &st) == nil && st.Type == unix.TMPFS_MAGIC {
+		return shm
 	}
-	*s = Size(v * factor)
-	return nil
-}
-
-func sizeUnit(unit string) (factor float64, ok bool) {
-	switch unit {
-	case "B":
-		return 1, true
-	case "KiB":
-		return 1 << 10, true
-	case "MiB":
-		return 1 << 20, true
-	case "GiB":
-		return 1 << 30, true
-	case "TiB":
-		return 1 << 40, true
-	case "kB":
-		return 1e3, true
-	case "MB":
-		return 1e6, true
-	case "GB":
-		return 1e9, true
-	case "TB":
-		return 1e12, true
-	}
-	return 0, false
+	return folder
 }
 
 // Fault is one thing that is wrong with a configuration.

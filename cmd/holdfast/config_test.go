@@ -6,6 +6,8 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"holdfast.dev/holdfast/hub"
 	"time"
 
 	"holdfast.dev/holdfast/hub/identity"
@@ -212,13 +214,13 @@ func TestFaultsKeepSecrets(t *testing.T) {
 func TestSize(t *testing.T) {
 	for _, tt := range []struct {
 		text string
-		want Size
+		want hub.Size
 		ok   bool
 	}{
 		{"1GiB", 1 << 30, true}, {"1.5MiB", 3 << 19, true}, {"64 KiB", 64 << 10, true}, {"4GB", 4e9, true}, {"10B", 10, true}, {"2kB", 2000, true}, {"0B", 0, true},
 		{"", 0, false}, {"5", 0, false}, {"GiB", 0, false}, {"-1GiB", 0, false}, {"NaNGiB", 0, false}, {"1e30TiB", 0, false}, {"1gib", 0, false}, {"InfB", 0, false},
 	} {
-		var s Size
+		var s hub.Size
 		err := s.UnmarshalText([]byte(tt.text))
 		if (err == nil) != tt.ok || s != tt.want {
 			t.Errorf("size %q: %d, %v", tt.text, s, err)

@@ -98,7 +98,7 @@ func (p *Program) openDesk(cfg Config, command string) (*console.Desk, func() er
 		o = storage.Options{Clock: d.Clock, SegmentBytes: stateSegment, MaxBytes: stateMax}
 		name = "state"
 	}
-	o.Log = log
+	o.Log, o.Still = log, true
 	dir, err := storeFolder(cfg.Data, name)
 	if err != nil {
 		return nil, nil, err

@@ -81,6 +81,7 @@ func (j *judge) config(c Config) {
 		j.priority(at+".priority", f.Priority)
 	}
 	j.live(c)
+	j.oneOf("iothub.full", c.IoTHub.Full, "refuse", "evict")
 }
 
 // live wants all routes of one priority to agree: they are one lane, which has a
@@ -122,6 +123,7 @@ func (j *judge) store(c StoreConfig) {
 	if segment == 0 {
 		segment = 16 << 20
 	}
+	j.between("store.ring", c.Ring, 4, 64)
 	if most != 0 && most < 4*segment {
 		j.fault("store.max_bytes", "want room for at least four segments, %dMiB", 4*segment>>20)
 	}

@@ -219,8 +219,11 @@ func (g *gateway) parole(ctx context.Context) error {
 // lanes are the queues to the cloud, the most urgent first.
 func (g *gateway) lanes() []*storage.Queue {
 	var lanes []*storage.Queue
+	c := g.cfg.IoTHub
 	for p := range 10 {
-		lanes = append(lanes, g.queue.Queue(hub.Lane(toCloud, p)))
+		q := g.queue.Queue(hub.Lane(toCloud, p))
+		q.SetPolicy(storage.Policy{MaxBytes: int64(c.Quota), Evict: c.Full == "evict", Priority: p})
+		lanes = append(lanes, q)
 	}
 	return lanes
 }

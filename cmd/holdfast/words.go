@@ -127,7 +127,7 @@ func wanted(t reflect.Type) string {
 	switch t {
 	case reflect.TypeFor[hub.Duration]():
 		return `want a duration in quotes, like "90s"`
-	case reflect.TypeFor[Size]():
+	case reflect.TypeFor[hub.Size]():
 		return `want a size in quotes, like "512MiB"`
 	}
 	switch t.Kind() {

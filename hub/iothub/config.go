@@ -23,6 +23,8 @@ type Config struct {
 	ParkRetry            hub.Duration `toml:"park_retry"`             // when a refused device is tried again: 10m if zero
 	Priority             *int         `toml:"priority"`               // of telemetry, 0 (first) to 9; 5 if not given
 	TTL                  hub.Duration `toml:"ttl"`                    // how long telemetry may wait; for ever if zero
+	Full                 string       `toml:"full"`                   // where there is no room: "refuse" new messages if empty, or "evict" the oldest
+	Quota                hub.Size     `toml:"quota"`                  // bytes that the messages of one priority may take; no limit of its own if zero
 	Live                 bool         `toml:"live"`                   // fresh telemetry goes beside a backlog, not behind it
 	LiveShare            int          `toml:"live_share"`             // percent of a live priority for what is fresh: 50 if zero, 1 to 99
 	LiveBacklog          int          `toml:"live_backlog"`           // from so many messages on, the first of them 10 s old, what waits is history: 1000 if zero
