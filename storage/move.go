@@ -141,6 +141,9 @@ func (r *replay) install(in *reader) error {
 	if err == nil && mark != rec.mark {
 		err = fmt.Errorf("%w: generation %d is not the one that the journal speaks of", generation.ErrDamaged, rec.mark.Number)
 	}
+	if errors.Is(err, generation.ErrVersion) {
+		return fmt.Errorf("%w: %w", ErrVersion, err)
+	}
 	if err != nil {
 		// Where all of it ends later in the journal, nothing is amiss: it was dropped.
 		// Where its source is still there, that is used.
