@@ -1,9 +1,9 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -25,7 +25,6 @@ type everything struct {
 	page    bool
 	tell    io.Writer // progress
 	rows    []figure
-	failed  []string // subcommands that ended with an error, and how
 }
 
 // all in the order they run; each is a process of its own, so that memory is its own.
@@ -77,26 +76,31 @@ func (e *everything) run(ctx context.Context, out io.Writer) error {
 	begun := time.Now()
 	for _, name := range allOf() {
 		if slices.Contains(e.without, name) {
-			e.failed = append(e.failed, name+": left out with --without")
+			e.fail(name, "left out with --without")
 			continue
 		}
 		if err := e.one(ctx, name, filepath.Join(dir, name)); err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}
-			e.failed = append(e.failed, name+": "+err.Error())
+			e.fail(name, err.Error())
 		}
 	}
 	if e.json {
 		return (&report{json: true, figures: e.rows}).print(out)
 	}
-	p := page{m: m, begun: begun, took: time.Since(begun), quick: e.quick, figures: e.rows, failed: e.failed}
+	p := page{m: m, begun: begun, took: time.Since(begun), quick: e.quick, figures: e.rows}
 	if e.page {
 		_, err = io.WriteString(out, p.markdown())
 	} else {
 		_, err = io.WriteString(out, p.text())
 	}
 	return err
+}
+
+// fail keeps a row for a subcommand that has not done what it should.
+func (e *everything) fail(name, why string) {
+	e.rows = append(e.rows, figure{ID: name, What: "bench " + name, Why: skipped + why})
 }
 
 // one runs a subcommand and keeps its rows, those of a run that failed half way, too.
@@ -119,18 +123,27 @@ func (e *everything) one(ctx context.Context, name, dir string) error {
 	begun := time.Now()
 	fmt.Fprintf(e.tell, "bench %s …\n", name)
 	cmd := exec.CommandContext(ctx, self, args...)
-	cmd.Stderr = e.tell
+	var said bytes.Buffer
+	cmd.Stderr = io.MultiWriter(e.tell, &said)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C comes through here, in order
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 30 * time.Second
 	b, err := cmd.Output()
 	rows, parsed := parseRows(b)
 	e.rows = append(e.rows, rows...)
-	if err = errors.Join(err, parsed); err != nil {
-		return err
+	if err != nil {
+		return fmt.Errorf("%w: %s", err, lastLine(said.String()))
+	}
+	if parsed != nil {
+		return parsed
 	}
 	fmt.Fprintf(e.tell, "bench %s: %d figures in %s\n", name, len(rows), time.Since(begun).Round(time.Second))
 	return nil
+}
+
+func lastLine(s string) string {
+	s = strings.TrimSpace(s)
+	return s[strings.LastIndexByte(s, '\n')+1:]
 }
 
 // parseRows reads what a report has printed with --json.

@@ -15,7 +15,6 @@ type page struct {
 	took    time.Duration
 	quick   bool
 	figures []figure
-	failed  []string
 }
 
 // target is a row of the table of targets.
@@ -91,9 +90,6 @@ func (p page) unmeasured() []string {
 			}
 			out = append(out, t.id+", "+t.what+": "+why)
 		}
-	}
-	for _, f := range p.failed {
-		out = append(out, "bench "+f)
 	}
 	return append(out, "a real SD card: the model takes 0.8 ms a write, 15 MB/s and 8 ms a flush, one thing after the other")
 }

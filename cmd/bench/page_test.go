@@ -1,6 +1,9 @@
 package main
 
 import (
+	"bytes"
+	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -16,8 +19,8 @@ func testPage() page {
 			figure{ID: "S2", What: "bad", Value: 2, Unit: "flushes"}.judged("<= 1.02").because("the file grows"),
 			{ID: "S5", What: "gone", Why: skipped + "it needs root"},
 			{ID: "ingest", What: "free", Value: 7, Unit: "messages/s"},
+			{ID: "peers", What: "bench peers", Why: skipped + "no binaries"},
 		},
-		failed: []string{"peers: no binaries"},
 	}
 }
 
@@ -109,5 +112,32 @@ func TestCompare(t *testing.T) {
 	lost, twice := compare(map[uint64]int{1: 1, 2: 1, 3: 1}, map[uint64]int{1: 1, 3: 2, 9: 1})
 	if lost != 1 || twice != 1 {
 		t.Errorf("%d lost, %d twice, want 1 and 1", lost, twice)
+	}
+}
+
+// TestAllGoesOn runs a measurement that cannot be done and one that can.
+func TestAllGoesOn(t *testing.T) {
+	e := everything{measure: &measure{json: true, quick: true, dir: filepath.Join(t.TempDir(), "all")}, tell: io.Discard, bin: t.TempDir()}
+	for _, name := range allOf() {
+		if name != "peers" {
+			e.without = append(e.without, name)
+		}
+	}
+	var out bytes.Buffer
+	if err := e.run(t.Context(), &out); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := parseRows(out.Bytes())
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := 0
+	for _, f := range rows {
+		if f.ID == "peers" && f.skipped() && strings.Contains(f.Why, "exit status 1") {
+			failed++
+		}
+	}
+	if failed != 1 {
+		t.Errorf("peers without a gateway left %d rows that say so: %+v", failed, rows)
 	}
 }
