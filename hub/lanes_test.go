@@ -315,8 +315,8 @@ func TestLiveTakesUpWhatIsUnparked(t *testing.T) {
 		}
 		s.say(5, 400, ids...)
 		time.Sleep(time.Minute)
-		s.run(&Forwarder{From: s.lanes(), To: th, Window: Window{PerSender: 6}, Live: Live{Lanes: s.lanes()}, ParkRetry: time.Hour})
-		for i := range 40 {
+		s.run(&Forwarder{From: s.lanes(), To: th, Window: Window{PerSender: 6}, Live: Live{Lanes: s.lanes(), Backlog: 2000}, ParkRetry: time.Hour})
+		for i := range 400 {
 			time.Sleep(100 * time.Millisecond)
 			s.say(5, 1, ids...)
 			if i == 20 {
