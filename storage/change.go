@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"holdfast.dev/holdfast/storage/journal"
 )
@@ -68,7 +69,12 @@ type settle struct {
 
 func (c *settle) size() int { return 48 + 20*len(c.spans) + c.name }
 
+// encode leaves out what has ended since: with its pack, in a frame that came before.
 func (c *settle) encode(db *DB, g *group) {
+	c.spans = c.q.stillHeld(c.spans)
+	if len(c.spans) == 0 {
+		return
+	}
 	g.record(kindSettled, func(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(c.q.id))
 		b = appendString(b, db.names[c.who])
@@ -96,6 +102,30 @@ func (c *settle) apply(db *DB) {
 			*row.outcome(c.outcome)++
 		}
 	}
+}
+
+// stillHeld gives what of the spans has not ended.
+func (q *Queue) stillHeld(spans []span) []span {
+	ended := func(s span) bool {
+		for p := s.first; p < s.first+s.n; p++ {
+			if _, ok := q.holds(p); !ok {
+				return true
+			}
+		}
+		return false
+	}
+	if !slices.ContainsFunc(spans, ended) {
+		return spans
+	}
+	var ps []Position
+	for _, s := range spans {
+		for p := s.first; p < s.first+s.n; p++ {
+			if _, ok := q.holds(p); ok {
+				ps = append(ps, p)
+			}
+		}
+	}
+	return spansOf(ps)
 }
 
 // refound says whether p is a record that damage took, but not its end, and makes it
@@ -184,6 +214,9 @@ type parkRecord struct {
 func (c *parkRecord) size() int { return 64 + c.name + len(c.reason) }
 
 func (c *parkRecord) encode(db *DB, g *group) {
+	if _, ok := c.q.holds(c.pos); !ok {
+		return // ended since
+	}
 	g.record(kindParked, func(b []byte) []byte {
 		b = binary.AppendUvarint(b, uint64(c.q.id))
 		b = appendString(b, db.names[c.who])

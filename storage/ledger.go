@@ -110,9 +110,10 @@ func (db *DB) row(who, queue uint32) *Row {
 }
 
 // indexRows gives each queue its rows, after replay has put others in their place.
+// From now on every record that has not ended is in the index.
 func (db *DB) indexRows() {
 	for _, q := range db.byID {
-		q.rows = nil
+		q.rows, q.origin = nil, 0
 	}
 	for k, r := range db.ledger {
 		if q := db.byID[k.queue]; q != nil {

@@ -124,7 +124,7 @@ func (db *DB) sweep() {
 	defer db.mu.Unlock()
 	for _, q := range db.byID {
 		for _, k := range q.cold {
-			if k.ending || k.until.ttl == 0 || q.anyOdd(k) || !db.expired(k.until.stamp, time.Duration(k.until.ttl)*time.Millisecond) {
+			if k.ending || k.until.ttl == 0 || !db.expired(k.until.stamp, time.Duration(k.until.ttl)*time.Millisecond) || q.anyOdd(k) {
 				continue
 			}
 			db.endPack(k, Expired, nil)

@@ -43,7 +43,7 @@ func (q *Queue) UnparkRecord(p Position) {
 // change where that is true.
 func (q *Queue) claim(p Position, change func(*held) bool) (held, bool) {
 	for {
-		contents := q.contents([]Position{p})
+		contents, _ := q.contents([]Position{p})
 		q.db.mu.Lock()
 		h, ok := q.holds(p)
 		if ok && !h.known {

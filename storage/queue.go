@@ -41,7 +41,7 @@ type Queue struct {
 	freed   map[uint32]uint64   // how often something of a sender was unparked
 	freedBy uint64              // their sum
 	changed chan struct{}
-	origin  Position          // positions before it were given before the oldest segment
+	origin  Position          // in replay: positions before it were given before the oldest segment; else 0
 	lost    map[Position]bool // in replay: positions lost to damage; true if a picture has counted whose they were
 }
 
@@ -89,7 +89,12 @@ func (q *Queue) Changed() <-chan struct{} {
 // after a second or a thousand positions: a crash before costs a repeat.
 func (q *Queue) Settle(positions []Position, o Outcome, done func(error)) {
 	by := map[uint32][]Position{}
-	for left := positions; len(left) > 0; {
+	left := positions
+	if !slices.IsSorted(left) { // each pack is read once, and few are in memory at a time
+		left = slices.Clone(left)
+		slices.Sort(left)
+	}
+	for len(left) > 0 {
 		left = q.settling(left, by)
 	}
 	var reqs []*request
@@ -120,12 +125,19 @@ func (q *Queue) Settle(positions []Position, o Outcome, done func(error)) {
 }
 
 // settling marks records as about to end and sorts them by sender. It gives back
-// those that were moved while it looked whose they are.
-func (q *Queue) settling(positions []Position, by map[uint32][]Position) (again []Position) {
-	contents := q.contents(positions)
+// those that are left: it looks into a few packs at a time, and some may have been
+// moved while it looked whose they are.
+func (q *Queue) settling(positions []Position, by map[uint32][]Position) (left []Position) {
+	contents, n := q.contents(positions)
+	var again []Position
+	defer func() {
+		if left = positions[n:]; len(again) > 0 {
+			left = append(again, left...)
+		}
+	}()
 	q.db.mu.Lock()
 	defer q.db.mu.Unlock()
-	for _, p := range positions {
+	for _, p := range positions[:n] {
 		h, ok := q.holds(p)
 		if !ok {
 			continue
@@ -149,7 +161,7 @@ func (q *Queue) settling(positions []Position, by map[uint32][]Position) (again 
 		q.put(p, h)
 		by[h.who] = append(by[h.who], p)
 	}
-	return again
+	return nil
 }
 
 // known completes what is held of a cold record by its sender.

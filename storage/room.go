@@ -19,7 +19,7 @@ func (db *DB) reserve() int { return db.o.SegmentBytes / 8 }
 // where it does not. When none is to be had, appends are refused, and others too
 // if even the reserve is used up: their callers lose nothing but time.
 func (db *DB) makeRoom(batch []*request, verdict []error) error {
-	if slices.ContainsFunc(db.aside, func(r *request) bool { return r.again }) {
+	if slices.ContainsFunc(db.aside, func(r *request) bool { return r.again && !r.alone }) {
 		db.queueUp(batch, verdict)
 	}
 	db.checkQuota(batch, verdict)
@@ -51,10 +51,11 @@ func (db *DB) makeRoom(batch []*request, verdict []error) error {
 	return nil
 }
 
-// queueUp keeps parkings and unparkings in order: none overtakes one that waits.
+// queueUp keeps parkings and unparkings in order: none overtakes one that waits. What
+// has a frame of its own may: it makes the room that they wait for.
 func (db *DB) queueUp(batch []*request, verdict []error) {
 	for i, r := range batch {
-		if r.again && verdict[i] == nil {
+		if r.again && !r.alone && verdict[i] == nil {
 			verdict[i] = errLater
 		}
 	}
@@ -167,13 +168,16 @@ func (db *DB) unsettle(r *request) {
 		}
 		for _, sp := range s.spans {
 			for p := sp.first; p < sp.first+sp.n; p++ {
-				switch e := s.q.at(p); {
-				case e == nil || e.settled():
-				case e.state() == settling:
-					e.set(pending)
-				case e.state() == settlingParked:
-					e.set(parked)
+				h, ok := s.q.holds(p)
+				switch {
+				case !ok:
+					continue
+				case h.state == settling:
+					h.state = pending
+				case h.state == settlingParked:
+					h.state = parked
 				}
+				s.q.put(p, h)
 			}
 		}
 	}

@@ -68,24 +68,35 @@ func (db *DB) content(k *pack) (*packed, error) {
 	return load(k.index)
 }
 
-// contents reads the packs in which positions lie, of those whose sender is not
-// known. Called without db.mu. A pack that cannot be read is lost and is not among
-// them.
-func (q *Queue) contents(positions []Position) map[*pack]*packed {
+// contentsPacks and contentsPositions bound what contents looks at: the packs are in
+// memory together, and others wait for db.mu.
+const (
+	contentsPacks     = 4
+	contentsPositions = 1 << 16
+)
+
+// contents reads the packs in which positions lie, in order, of those whose sender is
+// not known: a few packs, and it says for how many of the positions that does. Called
+// without db.mu. A pack that cannot be read is lost and is not among them.
+func (q *Queue) contents(positions []Position) (out map[*pack]*packed, n int) {
 	var packs []*pack
 	q.db.mu.Lock()
 	var last *pack
-	for _, p := range positions {
-		if last != nil && p >= last.first && p <= last.last {
-			continue
+	for n < min(len(positions), contentsPositions) {
+		p := positions[n]
+		if last == nil || p < last.first || p > last.last {
+			if h, ok := q.holds(p); ok && !h.known {
+				if len(packs) == contentsPacks {
+					break
+				}
+				last = q.packOf(p)
+				packs = append(packs, last)
+			}
 		}
-		if h, ok := q.holds(p); ok && !h.known {
-			last = q.packOf(p)
-			packs = append(packs, last)
-		}
+		n++
 	}
 	q.db.mu.Unlock()
-	out := map[*pack]*packed{}
+	out = map[*pack]*packed{}
 	for _, k := range packs {
 		c, err := q.db.content(k)
 		if err != nil {
@@ -101,5 +112,5 @@ func (q *Queue) contents(positions []Position) map[*pack]*packed {
 		}
 		q.db.mu.Unlock()
 	}
-	return out
+	return out, n
 }
