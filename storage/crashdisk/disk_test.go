@@ -213,6 +213,30 @@ func nothingLeft(t *testing.T, folder string) {
 	}
 }
 
+// The device does one thing after the other, and what came while it was busy does
+// not pay for a wait that was too long.
+func TestDelayIsSerial(t *testing.T) {
+	p, ms := &platter{}, time.Millisecond
+	for _, c := range []struct{ asked, cost, want time.Duration }{
+		{0, 8 * ms, 8 * ms},
+		{1 * ms, 2 * ms, 10 * ms},
+		{12 * ms, 2 * ms, 14 * ms}, // it was idle
+		{13 * ms, 0, 13 * ms},
+		{13 * ms, 1 * ms, 15 * ms},
+	} {
+		if end, _ := p.ends(c.asked, c.cost); end != c.want {
+			t.Errorf("asked at %v for %v: ends at %v, want %v", c.asked, c.cost, end, c.want)
+		}
+	}
+	sd := SDCard()
+	if d := sd.of(15e6); d != time.Second+800*time.Microsecond {
+		t.Errorf("15 MB take %v", d)
+	}
+	if d := sd.of(0); d != 800*time.Microsecond {
+		t.Errorf("an empty write takes %v", d)
+	}
+}
+
 // What a killed process leaves is taken down by the next disk of that name, and
 // nobody takes a living one's away.
 func TestSecondOpen(t *testing.T) {

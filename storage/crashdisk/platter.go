@@ -142,12 +142,11 @@ func (p *platter) takes(cost func(Delay) time.Duration) {
 	asked := monotonic()
 	p.turn.Lock()
 	defer p.turn.Unlock()
-	t := cost(p.delay)
-	if t == 0 {
+	end, waits := p.ends(asked, cost(p.delay))
+	if !waits {
 		return
 	}
-	p.busy = max(p.busy, asked) + t
-	until := unix.NsecToTimespec(int64(p.busy))
+	until := unix.NsecToTimespec(int64(end))
 	for {
 		// time.Sleep rounds what is below a millisecond up to one.
 		err := unix.ClockNanosleep(unix.CLOCK_MONOTONIC, unix.TIMER_ABSTIME, &until, nil)
@@ -155,6 +154,16 @@ func (p *platter) takes(cost func(Delay) time.Duration) {
 			return
 		}
 	}
+}
+
+// ends says when the device is done with what it was asked for at a time. Called
+// with turn held.
+func (p *platter) ends(asked, cost time.Duration) (end time.Duration, waits bool) {
+	if cost == 0 {
+		return asked, false
+	}
+	p.busy = max(p.busy, asked) + cost
+	return p.busy, true
 }
 
 func monotonic() time.Duration {
