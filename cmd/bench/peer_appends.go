@@ -55,7 +55,7 @@ func openPeerStore(kind, dir string) (store, error) {
 	switch kind {
 	case "storage":
 		db, err := storage.Open(dir, storage.Options{MaxBytes: 8 << 30})
-		st := &ourStore{db: db, clock: storage.SystemClock(), senders: make([]string, storeLoad().clients)}
+		st := &ourStore{db: db, clock: storage.SystemClock(), senders: make([]string, producers)}
 		for i := range st.senders {
 			st.senders[i] = clientName(i)
 		}
@@ -66,6 +66,9 @@ func openPeerStore(kind, dir string) (store, error) {
 	}
 	return nil, fmt.Errorf("open store %s: want storage or badger", kind)
 }
+
+// producers is how many there are at most.
+const producers = 16
 
 // ourStore is Holdfast's storage, with one queue and a sender for each producer.
 type ourStore struct {
@@ -112,7 +115,7 @@ func appends(ctx context.Context, st store, l load, pace peersPaces) (found burs
 	for producer := range l.clients {
 		wg.Go(func() { r.append(ctx, st, producer, l.window, &open, fail) })
 	}
-	found = r.count(ctx, pace)
+	found = r.count(ctx, pace, l)
 	close(r.stop)
 	wait = func() error {
 		wg.Wait()

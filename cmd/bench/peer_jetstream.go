@@ -31,7 +31,7 @@ func (b *broker) measureJetStream(ctx context.Context, l load, pace peersPaces) 
 			}
 		})
 	}
-	out := r.count(ctx, pace)
+	out := r.count(ctx, pace, l)
 	close(r.stop)
 	wg.Wait()
 	if err := context.Cause(ctx); err != nil {

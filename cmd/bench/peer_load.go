@@ -263,7 +263,7 @@ func (b *broker) measure(ctx context.Context, l load, pace peersPaces, first int
 			}
 		})
 	}
-	out := r.count(ctx, pace)
+	out := r.count(ctx, pace, l)
 	close(r.stop)
 	wg.Wait()
 	if err := context.Cause(ctx); err != nil {
@@ -279,17 +279,25 @@ func (b *broker) measure(ctx context.Context, l load, pace peersPaces, first int
 	return out, nil
 }
 
-// count waits until the first acknowledgement and the warming up are over, and
-// counts those of the time after it; of a slow one it waits for at least one.
-func (r *run) count(ctx context.Context, pace peersPaces) burst {
-	begun := time.Now()
-	for pause(ctx, pace.warm) && r.acked.Load() == 0 && time.Since(begun) < patientFor {
-	}
+// count lets a run warm up until every publish that began first has been
+// acknowledged, and counts for the time that is given and until as many again have
+// been: some brokers acknowledge everything that is under way at once, after a
+// while, and then a shorter time would count one such moment or none.
+func (r *run) count(ctx context.Context, pace peersPaces, l load) burst {
+	all := int64(l.clients * l.window)
+	r.await(ctx, pace.warm, all)
 	n, start := r.acked.Load(), time.Now()
 	r.counted.Store(true)
-	for pause(ctx, pace.length) && r.acked.Load() == n && time.Since(start) < patientFor {
-	}
+	r.await(ctx, pace.length, n+all)
 	out := burst{acked: int(r.acked.Load() - n), seconds: time.Since(start).Seconds()}
 	r.counted.Store(false)
 	return out
+}
+
+// await waits for a time and until the run has so many acknowledgements.
+func (r *run) await(ctx context.Context, least time.Duration, acked int64) {
+	begun := time.Now()
+	for ok := pause(ctx, least); ok && r.acked.Load() < acked && time.Since(begun) < patientFor; {
+		ok = pause(ctx, 2*time.Millisecond)
+	}
 }

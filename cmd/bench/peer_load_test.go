@@ -122,7 +122,7 @@ func TestAppends(t *testing.T) {
 	if b, wait, err := appends(t.Context(), &testStore{}, load{1, 5}, pace); err != nil || b.acked == 0 || b.seconds < 0.02 || wait() != nil {
 		t.Errorf("%+v, %v", b, err)
 	}
-	if _, _, err := appends(t.Context(), &testStore{left: 100}, load{1, 5}, pace); err == nil || !strings.Contains(err.Error(), "no room") {
+	if _, _, err := appends(t.Context(), &testStore{left: 3}, load{1, 5}, pace); err == nil || !strings.Contains(err.Error(), "no room") {
 		t.Errorf("a store that fails: %v", err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -18,6 +19,8 @@ type loss struct {
 
 func (l loss) share() float64 { return 100 * float64(l.lost) / float64(l.acked) }
 
+const killed = "kill -9" // head of the rows
+
 // measureLosses kills each broker with SIGKILL while clients publish, starts it
 // again on what is in its folder, and counts what the subscriber that was away
 // gets of what was acknowledged.
@@ -25,11 +28,12 @@ func (p *peersRun) measureLosses(ctx context.Context) error {
 	for _, id := range p.lossy() {
 		p.tell("kill -9: %s …", brokerNames[id])
 		l, err := p.measureLoss(ctx, id)
-		if err != nil {
-			return err
+		if err == nil {
+			p.report.add(l.row(id))
+		} else if len(p.brokers) > 0 {
+			err = p.giveUp(ctx, p.brokers[0], killed, err)
 		}
-		p.report.add(l.row(id))
-		if err := p.stop(); err != nil {
+		if err := errors.Join(err, p.stop()); err != nil {
 			return err
 		}
 	}
@@ -50,7 +54,7 @@ func (p *peersRun) lossy() []string {
 
 func (l loss) row(id string) figure {
 	f := figure{ID: "peer-" + id, Unit: "% lost", Value: l.share(),
-		What: fmt.Sprintf("kill -9, %s: lost of %s acknowledged", brokerNames[id], thousands(int64(l.acked)))}
+		What: fmt.Sprintf(killed+": %s, lost of %s acknowledged", brokerNames[id], thousands(int64(l.acked)))}
 	if l.strangers > 0 {
 		f.What += fmt.Sprintf("; %d came that nobody had sent", l.strangers)
 	}
@@ -61,10 +65,14 @@ func (l loss) row(id string) figure {
 }
 
 func (p *peersRun) measureLoss(ctx context.Context, id string) (loss, error) {
-	if err := p.start(ctx, []string{id}, "kill"); err != nil {
+	b, err := p.broker(id, filepath.Join(p.dir, "kill-"+id))
+	if err != nil {
 		return loss{}, err
 	}
-	b := p.brokers[len(p.brokers)-1]
+	p.brokers = append(p.brokers, b)
+	if err := b.begin(ctx); err != nil {
+		return loss{}, fmt.Errorf("start %s: %w", b.name, err)
+	}
 	acked, err := b.publishUntilKilled(ctx, load{most, 100}, p.paces)
 	if err != nil {
 		return loss{}, err
@@ -95,11 +103,16 @@ func (b *broker) publishUntilKilled(ctx context.Context, l load, pace peersPaces
 	if err != nil {
 		return nil, err
 	}
+	counting, ended := context.WithCancel(ctx)
+	defer ended()
 	var wg sync.WaitGroup
 	for _, p := range all {
-		wg.Go(func() { _ = p.publish(l.window) }) // ends with the broker
+		wg.Go(func() {
+			defer ended() // with the broker
+			_ = p.publish(l.window)
+		})
 	}
-	n := r.count(ctx, peersPaces{warm: pace.warm, length: pace.publish})
+	n := r.count(counting, peersPaces{warm: pace.warm, length: pace.publish}, l)
 	select {
 	case <-b.child.done:
 		err = b.child.obituary()

@@ -32,7 +32,7 @@ const flushID = "flush"
 func (p *peersRun) measureLoad(ctx context.Context, l load) error {
 	ids := p.present()
 	p.tell("%s: starting %d brokers …", l, len(ids))
-	if err := p.start(ctx, ids, fmt.Sprintf("%dx%d", l.clients, l.window)); err != nil {
+	if err := p.start(ctx, ids, l.String()); err != nil {
 		return err
 	}
 	rates, waits, late := rounds{}, rounds{}, rounds{}
@@ -45,12 +45,15 @@ func (p *peersRun) measureLoad(ctx context.Context, l load) error {
 		}
 		waits[flushID] = append(waits[flushID], micros(bare.wait(0.5)))
 		rates[flushID] = append(rates[flushID], bare.rate())
-		for i := range p.brokers {
-			b := p.brokers[(i+round)%len(p.brokers)]
+		first := round % len(p.brokers)
+		for _, b := range append(slices.Clone(p.brokers[first:]), p.brokers[:first]...) {
 			p.freeze(b)
 			m, err := b.measure(ctx, l, p.paces, round*100_000_000)
 			if err != nil {
-				return err
+				if err := p.giveUp(ctx, b, l.String(), err); err != nil {
+					return err
+				}
+				continue
 			}
 			rates[b.id] = append(rates[b.id], m.rate())
 			waits[b.id] = append(waits[b.id], micros(m.wait(0.5)))
@@ -66,6 +69,9 @@ func micros(d time.Duration) float64 { return float64(d) / float64(time.Microsec
 // reportLoad adds the rows of a load, and those that are held against a target.
 func (p *peersRun) reportLoad(l load, rates, waits, late rounds) {
 	for _, id := range p.present() {
+		if len(rates[id]) == 0 {
+			continue // given up, which its row says
+		}
 		name := l.String() + ": " + brokerNames[id]
 		p.report.add(rates.figure("peer-"+id, name, "messages/s"))
 		if l.clients == 1 {
@@ -111,7 +117,7 @@ func (p *peersRun) over(id, what, target string, rates rounds, peers ...string) 
 		if target != "" {
 			why := p.absent(peers[0])
 			if why == "" {
-				why = "not in this form of the run"
+				why = "it was not measured in this run"
 			}
 			p.report.skip(id, what, why)
 		}

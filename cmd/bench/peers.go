@@ -7,6 +7,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -156,27 +158,43 @@ func (p *peersRun) present() []string {
 // start starts the brokers, all at once, each in a new folder of the work folder,
 // and leaves them running.
 func (p *peersRun) start(ctx context.Context, ids []string, label string) error {
-	type started struct {
-		b   *broker
-		err error
-	}
-	results := make([]chan started, len(ids))
+	results := make([]chan error, len(ids))
 	for i, id := range ids {
-		b, err := p.broker(id, filepath.Join(p.dir, label+"-"+id))
+		b, err := p.broker(id, filepath.Join(p.dir, strings.ReplaceAll(label, " ", "")+"-"+id))
 		if err != nil {
 			return err
 		}
 		p.brokers = append(p.brokers, b)
-		results[i] = make(chan started, 1)
-		go func() { results[i] <- started{b, b.begin(ctx)} }()
+		results[i] = make(chan error, 1)
+		go func() { results[i] <- b.begin(ctx) }()
 	}
-	var errs []error
+	begun := slices.Clone(p.brokers[len(p.brokers)-len(ids):])
+	errs := make([]error, len(ids))
 	for i, r := range results {
-		if s := <-r; s.err != nil {
-			errs = append(errs, fmt.Errorf("start %s: %w", ids[i], s.err))
+		errs[i] = <-r
+	}
+	for i, err := range errs {
+		if err == nil {
+			continue
+		}
+		if err := p.giveUp(ctx, begun[i], label, fmt.Errorf("start %s: %w", ids[i], err)); err != nil {
+			return err
 		}
 	}
-	return errors.Join(errs...)
+	return nil
+}
+
+// giveUp goes on without a peer that has failed: that is its row. Without the
+// gateway there is nothing to go on with.
+func (p *peersRun) giveUp(ctx context.Context, b *broker, what string, err error) error {
+	if b.id == "holdfast" || ctx.Err() != nil {
+		return err
+	}
+	p.tell("going on without %s: %v", b.name, err)
+	why, _, _ := strings.Cut(err.Error(), "\n")
+	p.report.skip("peer-"+b.id, what+": "+b.name, why)
+	p.brokers = slices.DeleteFunc(p.brokers, func(o *broker) bool { return o == b })
+	return b.end()
 }
 
 // stop ends every broker that is running and removes its data.

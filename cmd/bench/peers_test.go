@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"maps"
 	"math"
@@ -56,21 +57,21 @@ func TestPeersRun(t *testing.T) {
 		if err := dec.Decode(&f); err != nil {
 			t.Fatal(err)
 		}
-		what, _, _ := strings.Cut(f.What, ": lost of")
+		what, _, _ := strings.Cut(f.What, ", lost of")
 		rows[what] = f
 	}
 	for _, what := range []string{"10 x 100: Holdfast", "10 x 100: " + brokerNames["mochi"],
 		"1 x 1: Holdfast, p50", "10 x 100: Holdfast against mochi without a store", "10 x 100: the bare flush of a page",
-		"stores on this disk, 16 x 100: Holdfast's storage", "stores on this disk, 16 x 100: " + storeNames["badger"],
-		"stores on this disk, 16 x 100: " + storeNames["jetstream"], "stores on this disk, 16 x 100: storage against badger, one transaction a message"} {
+		"stores on this disk: Holdfast's storage, 16 x 100", "stores on this disk: " + storeNames["badger"] + ", 16 x 100",
+		"stores on this disk: " + storeNames["jetstream"] + ", 16 x 100", "stores on this disk: storage against badger, one transaction a message"} {
 		if f := rows[what]; f.Value <= 0 || f.Unit == "" {
 			t.Errorf("row %q is %+v", what, f)
 		}
 	}
-	if f := rows["kill -9, Holdfast"]; f.OK == nil || !*f.OK {
+	if f := rows["kill -9: Holdfast"]; f.OK == nil || !*f.OK {
 		t.Errorf("a gateway that keeps all: %+v", f)
 	}
-	if f := rows["kill -9, mochi without a store"]; f.Value != 100 {
+	if f := rows["kill -9: mochi without a store"]; f.Value != 100 {
 		t.Errorf("mochi keeps nothing, and lost %g %%", f.Value)
 	}
 	if f, ok := rows["10 x 100: Holdfast against RabbitMQ"]; !ok || !f.skipped() {
@@ -180,6 +181,25 @@ func TestLoserIsShown(t *testing.T) {
 	var out bytes.Buffer
 	if err := p.report.print(&out); err != nil || !strings.Contains(out.String(), "MISSED") {
 		t.Errorf("printed, %v:\n%s", err, &out)
+	}
+}
+
+// TestPeerThatFails costs its own row, not the run.
+func TestPeerThatFails(t *testing.T) {
+	p := testPeers(t, "sink")
+	b, err := p.broker("sink", filepath.Join(p.dir, "x"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.brokers = []*broker{b}
+	if err := p.giveUp(t.Context(), b, "10 x 100", errors.New("it fell over\nand said much")); err != nil {
+		t.Fatal(err)
+	}
+	if f := p.report.figures[0]; !f.skipped() || !strings.HasSuffix(f.Why, ": it fell over") || len(p.brokers) != 0 {
+		t.Errorf("row %+v, brokers %v", f, p.brokers)
+	}
+	if err := p.giveUp(t.Context(), &broker{id: "holdfast"}, "", os.ErrClosed); err == nil {
+		t.Error("a run went on without the gateway")
 	}
 }
 
