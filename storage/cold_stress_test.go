@@ -1,10 +1,13 @@
 package storage
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"testing"
 
 	"holdfast.dev/holdfast/storage/journal"
@@ -155,5 +158,35 @@ func TestMoveWhoseFrameRotsAtTheEnd(t *testing.T) {
 	db = open(t, dir, o)
 	if got := len(bodies(t, db.Queue("up"))); got != want {
 		t.Errorf("%d records are left of %d: %s", got, want, fmt.Sprint(db.Stats().Damage))
+	}
+}
+
+// A generation that cannot be removed for the moment does not keep those behind it
+// on the disk until the store is opened again.
+func TestRemovalThatFailsForgetsNone(t *testing.T) {
+	dir := t.TempDir()
+	db, _ := coldStore(t, dir)
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var fails, failed atomic.Bool
+	fails.Store(true)
+	o := coldOptions()
+	o.disk = func(op journal.Op) error {
+		if op.Kind == journal.OpRename && filepath.Ext(op.To) == ".tmp" && fails.Load() {
+			failed.Store(true)
+			return errors.New("input/output error")
+		}
+		return nil
+	}
+	db = open(t, dir, o)
+	settleNow(t, db.Queue("up"), Delivered, scattered(600)...)
+	within(t, "a removal has failed", func() bool { return failed.Load() && db.Stats().Generations == 0 })
+	fails.Store(false)
+	if _, err := db.tidy(context.Background()); err != nil { // the mover itself waits for ten seconds
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob(filepath.Join(dir, "g-*")); len(left) > 0 {
+		t.Errorf("still there: %v", left)
 	}
 }

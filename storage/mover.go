@@ -92,7 +92,8 @@ func (m *mover) run(ctx context.Context, db *DB) {
 // tidy drops what is drained and makes one move, if there is one to make: then it is
 // true.
 func (db *DB) tidy(ctx context.Context) (more bool, err error) {
-	for _, g := range db.spent() {
+	spent := db.spent()
+	for i, g := range spent {
 		if g.damaged {
 			err = db.setAside(g.mark.Number)
 		} else {
@@ -100,7 +101,7 @@ func (db *DB) tidy(ctx context.Context) (more bool, err error) {
 		}
 		if err != nil {
 			db.mu.Lock()
-			db.dropped = append(db.dropped, g)
+			db.dropped = append(db.dropped, spent[i:]...)
 			db.mu.Unlock()
 			return false, err
 		}
