@@ -189,27 +189,29 @@ func (f *faulty) keep(group []message) error {
 // does not tell them from a good one measures nothing.
 func TestFaultsAreSeen(t *testing.T) {
 	open := func(name string, f faulty) rival {
-		return rival{name, func(dir string, bytes int64) (contender, error) {
+		return rival{name, func(dir string, _ int64) (contender, error) {
 			f, err := f, error(nil)
 			if f.side, err = openRing(dir+"-side", 1); err != nil {
 				return nil, err
 			}
 			t.Cleanup(func() { f.side.close() })
-			f.ring, err = openRing(dir, bytes)
+			f.ring, err = openRing(dir, 1)
 			return &f, err
 		}}
 	}
-	good := referenceRival()
+	good := rival{"good", func(dir string, _ int64) (contender, error) { return openRing(dir, 1) }}
 	tr := func() *trial {
 		return &trial{measure: &measure{quick: true}, report: &report{}, work: t.TempDir()}
 	}
-	for _, f := range []faulty{{lose: true}, {bad: true}} {
+	for want, f := range map[string]faulty{"that were acknowledged": {lose: true}, "altered": {bad: true}} {
 		r := open("faulty", f)
-		if err := steadyRates(t.Context(), tr(), plainBed(t.TempDir()), []rival{r, good}, 50*time.Millisecond); err == nil {
-			t.Errorf("steady has not seen %+v", f)
+		err := steadyRates(t.Context(), tr(), plainBed(t.TempDir()), []rival{r, good}, 50*time.Millisecond)
+		if err == nil || !strings.Contains(err.Error(), "message") {
+			t.Errorf("steady has not seen %+v: %v", f, err)
 		}
-		if _, err := ingestLoad(t.Context(), tr(), plainBed(t.TempDir()), "x", []rival{r, good}, demands()[3]); err == nil {
-			t.Errorf("ingest has not seen %+v", f)
+		_, err = ingestLoad(t.Context(), tr(), plainBed(t.TempDir()), "x", []rival{r, good}, demands()[1])
+		if err == nil || !strings.Contains(err.Error(), "came back") || !strings.Contains(err.Error(), want) {
+			t.Errorf("ingest has not seen %+v: %v", f, err)
 		}
 	}
 	slow := tr()

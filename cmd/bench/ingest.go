@@ -176,7 +176,7 @@ func ingestRates(ctx context.Context, t *trial, bed *bed, rivals []rival, all []
 		t.add(rates[0].figure("ingest", l.name+": "+rivals[0].name, "messages/s"))
 		for i, r := range rivals[1:] {
 			t.add(rates[i+1].figure("ingest", l.name+": "+r.name, "messages/s"))
-			t.add(rates[0].over(rates[i+1]).figure("ingest", l.name+": Holdfast against it", "x"))
+			t.add(rates[0].over(rates[i+1]).figure("ingest", l.name+": Holdfast against "+r.name, "x"))
 		}
 	}
 	return nil
