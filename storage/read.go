@@ -208,7 +208,7 @@ func (s *scan) broken(k *pack, err error) {
 		s.q.db.losePack(k, err)
 	} else {
 		for p := k.first; p <= k.last; p++ {
-			if k.has(p) && p > s.next && !s.take(found{pos: p, entry: entry{who: whoMask}, err: err}) {
+			if k.has(p) && p > s.next && !s.take(found{pos: p, entry: entry{who: whoMask}, err: err, cold: true}) {
 				return
 			}
 			s.next = max(s.next, p)
