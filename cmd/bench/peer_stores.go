@@ -40,7 +40,11 @@ func (at place) load(id string) load {
 // there can be one, on a disk that is as slow as an SD card.
 func (p *peersRun) measureStores(ctx context.Context) error {
 	fast := place{"fast", "stores on this disk", p.dir}
-	if err := p.measurePlace(ctx, fast, []string{"storage", "jetstream", "default", "badger"}); err != nil {
+	ids := []string{"storage", "jetstream", "badger"}
+	if !p.quick {
+		ids = append(ids, "default")
+	}
+	if err := p.measurePlace(ctx, fast, ids); err != nil {
 		return err
 	}
 	if p.quick {
