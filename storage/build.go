@@ -40,6 +40,9 @@ func (b *builder) fill(put func(key, value []byte) error) (directory []byte, err
 		if err := b.queue(q); err != nil {
 			return nil, err
 		}
+		if len(b.replaces) == 0 && generationSize(b.g, 0) > b.db.o.SegmentBytes/4 {
+			break // its record must fit a frame; what is left moves next
+		}
 	}
 	if len(b.drafts) == 0 {
 		return nil, errNothing
@@ -170,7 +173,8 @@ func (b *builder) piece(q *Queue, x piece) error {
 // cuts says whether a record begins a new pack: the one at hand is full, or of
 // another boot, or another pack of the queue lies between, or a wide gap.
 func (b *builder) cuts(q *Queue, x piece, s Stamp) bool {
-	if len(b.d.value) >= b.db.packBytes() || b.d.until.ttl > 0 && b.d.until.stamp.Boot != s.Boot || x.pos-b.d.last > maxGap {
+	if len(b.d.value) >= b.db.packBytes() || b.d.until.ttl > 0 && b.d.until.stamp.Boot != s.Boot || x.pos-b.d.last > maxGap ||
+		x.pos-b.d.first > maxGap+maxThin*Position(b.d.n) {
 		return true
 	}
 	b.db.mu.Lock()
@@ -183,9 +187,12 @@ func (b *builder) cuts(q *Queue, x piece, s Stamp) bool {
 	return false
 }
 
-// maxGap is the widest gap between two positions of one pack: what is not there
-// costs a bit of memory.
-const maxGap = 1 << 16
+// What is not there costs a bit of memory: this is the widest gap between two
+// positions of one pack, and about the most positions for each of its records.
+const (
+	maxGap  = 1 << 16
+	maxThin = 256
+)
 
 // read gives the message record of a piece; nil if it has ended meanwhile.
 func (b *builder) read(q *Queue, x piece) ([]byte, error) {

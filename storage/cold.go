@@ -2,6 +2,7 @@ package storage
 
 import (
 	"encoding/binary"
+	bits64 "math/bits"
 	"slices"
 
 	"holdfast.dev/holdfast/storage/generation"
@@ -192,8 +193,11 @@ func generationSize(g *sealed, replaces int) int {
 // spans gives the set as runs of positions, the first of which stands for 0.
 func (b bits) spans(first Position) (out []span) {
 	for i := uint64(0); i < 64*uint64(len(b)); i++ {
-		if !b.has(i) {
+		if rest := b[i/64] >> (i % 64); rest == 0 {
+			i |= 63 // nothing more in this word
 			continue
+		} else if skip := bits64.TrailingZeros64(rest); skip > 0 {
+			i += uint64(skip)
 		}
 		p := first + Position(i)
 		if n := len(out); n > 0 && out[n-1].first+out[n-1].n == p {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -202,4 +203,84 @@ func (q *Queue) peek(p Position) (Item, error) {
 		return Item{}, fmt.Errorf("position %d is not there", p)
 	}
 	return q.load(f[0])
+}
+
+// TestDamageIsReportedOnce: a generation that is gone costs its records, says so at
+// the next opening, and not again.
+func TestDamageIsReportedOnce(t *testing.T) {
+	dir := t.TempDir()
+	db := open(t, dir, coldOptions())
+	for i := range 10 {
+		addLarge(t, db, "a", i*100, 100, "up")
+	}
+	within(t, "it has moved", func() bool { s := db.Stats(); return s.Generations > 2 && s.Segments <= 3 })
+	addLarge(t, db, "a", 1000, 10, "up")
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	all, err := filepath.Glob(filepath.Join(dir, "g-*"))
+	if err != nil || len(all) == 0 {
+		t.Fatal(all, err)
+	}
+	if err := os.Remove(filepath.Join(all[1], "SEAL")); err != nil {
+		t.Fatal(err)
+	}
+	o := coldOptions()
+	o.check = false // which takes damage for a fault of replay
+	var damaged uint64
+	for life := range 3 {
+		db = open(t, dir, o)
+		r := db.Ledger()[0]
+		switch s := db.Stats(); {
+		case life == 0 && (len(s.Damage) == 0 || r.Damaged == 0):
+			t.Fatalf("damage %v, row %+v", s.Damage, r)
+		case life == 0:
+			damaged = r.Damaged
+		case len(s.Damage) > 0 || r.Damaged != damaged:
+			t.Errorf("opened again: damage %v, %d records, want none new and %d", s.Damage, r.Damaged, damaged)
+		}
+		if got := len(bodies(t, db.Queue("up"))); uint64(got) != 1010-damaged {
+			t.Errorf("%d records are read, want %d", got, 1010-damaged)
+		}
+		if err := db.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestPackThatEndedStaysEnded: where the segments that a move came from are still
+// there and its generation has gone with all its packs, replay lets the records go
+// with their packs.
+func TestPackThatEndedStaysEnded(t *testing.T) {
+	dir := t.TempDir()
+	o := coldOptions()
+	db := open(t, dir, o)
+	q := db.Queue("up")
+	addLarge(t, db, "a", 0, 100, "up")
+	for i := range 10 {
+		addLarge(t, db, "a", 100+i*100, 100, "up")
+	}
+	within(t, "it has moved", func() bool { s := db.Stats(); return s.Generations > 2 && s.Segments <= 3 })
+	// As the journal says it, to a queue that still has the records hot.
+	k := q.cold[0]
+	c := &endPack{q: q, k: k, outcome: Evicted}
+	db.mu.Lock()
+	c.encode(db, db.group())
+	db.mu.Unlock()
+	fresh := &DB{o: db.o, live: map[uint32]int{}, generations: map[uint32]*sealed{}, ledger: map[rowKey]*Row{}, byID: map[uint32]*Queue{},
+		byName: map[string]*Queue{}, numbers: map[string]uint32{}}
+	again := fresh.newQueue(q.id, "up")
+	who := fresh.number("a")
+	for range k.last + 5 {
+		again.push(entry{segment: 1, length: 400, who: who})
+		row := fresh.row(who, q.id)
+		row.Accepted++
+		row.Pending++
+	}
+	c.q = again
+	c.apply(fresh)
+	row := fresh.row(who, q.id)
+	if row.Balance() != 0 || row.Pending != 5 || again.base != k.last+1 || len(again.entries) != 5 {
+		t.Errorf("row %+v, base %d, %d entries; want 5 pending behind %d", *row, again.base, len(again.entries), k.last)
+	}
 }

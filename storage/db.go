@@ -176,8 +176,9 @@ func (db *DB) replayed(r *replay, u usage) error {
 		db.countOpen()
 	}
 	missing := db.missing()
+	var changed []rowKey
 	if r.ever || missing > 0 {
-		db.settleAccounts()
+		changed = db.settleAccounts()
 	}
 	db.indexRows()
 	db.mu.Unlock()
@@ -189,6 +190,11 @@ func (db *DB) replayed(r *replay, u usage) error {
 	}
 	if err := db.reportMissing(r.ever, missing); err != nil {
 		return err
+	}
+	if !r.ever { // else every opening finds out, and takes the newest picture's word for it
+		if err := db.keepAccounts(changed); err != nil {
+			return fmt.Errorf("write down what was counted as damaged: %w", err)
+		}
 	}
 	if len(db.pictured) > 0 && r.whole == db.j.Newest() {
 		return db.reclaim()

@@ -160,9 +160,11 @@ func (db *DB) plan() (last *uint32, replaces []uint32) {
 		return last, nil
 	}
 	slices.SortFunc(poor, func(a, b *sealed) int { return a.n - b.n })
+	frame := db.o.SegmentBytes / 8 // the record of the new one must fit
 	for _, g := range poor {
-		if size := g.bytes(); size <= room {
-			room -= size
+		size, record := g.bytes(), generationSize(g, 1)
+		if size <= room && record <= frame {
+			room, frame = room-size, frame-record
 			replaces = append(replaces, g.mark.Number)
 		}
 	}

@@ -13,6 +13,7 @@ type endPack struct {
 	q             *Queue
 	k             *pack // nil in replay
 	number, index uint32
+	first, last   Position
 	outcome       Outcome
 	ends          []packEnd
 }
@@ -27,7 +28,7 @@ func (c *endPack) size() int { return 64 + 64*len(c.k.whose) }
 
 func (c *endPack) encode(db *DB, g *group) {
 	k := c.k
-	c.number, c.index, c.ends = k.g.mark.Number, k.index, nil
+	c.number, c.index, c.first, c.last, c.ends = k.g.mark.Number, k.index, k.first, k.last, nil
 	alone := map[uint32]uint64{}
 	for p, o := range c.q.odd {
 		if k.has(p) && (o.state == parked || o.state == settlingParked) {
@@ -50,7 +51,8 @@ func (c *endPack) encode(db *DB, g *group) {
 			b = appendString(b, db.names[e.who])
 			b = binary.AppendUvarint(binary.AppendUvarint(b, e.pending), e.parked)
 		}
-		return binary.AppendUvarint(binary.AppendUvarint(b, uint64(c.number)), uint64(c.index))
+		b = binary.AppendUvarint(binary.AppendUvarint(b, uint64(c.number)), uint64(c.index))
+		return binary.AppendUvarint(binary.AppendUvarint(b, uint64(c.first)), uint64(c.last-c.first))
 	})
 }
 
@@ -62,7 +64,11 @@ func (c *endPack) apply(db *DB) {
 		*row.outcome(c.outcome) += e.pending + e.parked
 	}
 	g := db.generations[c.number]
-	if g == nil || int(c.index) >= len(g.packs) || g.packs[c.index] == nil {
+	if g == nil {
+		c.forget()
+		return
+	}
+	if int(c.index) >= len(g.packs) || g.packs[c.index] == nil {
 		return
 	}
 	k := g.packs[c.index]
@@ -77,12 +83,27 @@ func (c *endPack) apply(db *DB) {
 	c.q.unfile(k)
 }
 
+// forget lets go, in replay, of what a move had taken over whose generation is gone,
+// while the segments that it came from are still there. What lies between first and
+// last and was not in the pack had ended before.
+func (c *endPack) forget() {
+	for p := max(c.first, c.q.base); p <= c.last && p < c.q.next(); p++ {
+		if e := c.q.at(p); !e.settled() {
+			c.q.forget(e)
+			delete(c.q.reasons, p)
+		}
+	}
+	c.q.advance()
+}
+
 func (r *replay) endPack(in *reader) error {
 	c := &endPack{q: r.queue(in), outcome: Outcome(in.byte())}
 	for n := in.uint(); n > 0 && in.err == nil; n-- {
 		c.ends = append(c.ends, packEnd{r.db.number(in.string()), in.uint(), in.uint()})
 	}
-	if c.number, c.index = uint32(in.uint()), uint32(in.uint()); in.err == nil {
+	c.number, c.index = uint32(in.uint()), uint32(in.uint())
+	c.first = Position(in.uint())
+	if c.last = c.first + Position(in.uint()); in.err == nil {
 		c.apply(r.db)
 	}
 	return in.err
@@ -96,7 +117,7 @@ func (db *DB) endPack(k *pack, o Outcome, done func(error)) {
 
 // losePack gives up a pack that the disk does not give back. Called with db.mu held.
 func (db *DB) losePack(k *pack, why error) {
-	if k.ending {
+	if k.ending || db.Err() != nil {
 		return
 	}
 	db.log.Error("pack of a generation cannot be read; its records are counted as damaged",

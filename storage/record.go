@@ -28,11 +28,11 @@ import (
 //	begin                                         a picture of the state follows: all maps, queues, ledger rows, parked senders
 //	more                                          first in each further frame of the picture
 //	next      queue | position                    picture: the next position of a queue
-//	row       queue+1 (0: none) | sender | accepted, delivered, expired, evicted, discarded, damaged, parked, pending, unrouted
+//	row       queue+1 (0: none) | sender | accepted, delivered, expired, evicted, discarded, damaged, parked, pending, unrouted; outside of a picture: set right after damage
 //	end                                           the picture is complete
 //	removed   queue                               it was empty; what it has seen stands under another row
 //	generation                                    see appendGeneration; what is in it lies there from now on
-//	pack end  queue | outcome (1) | n × (sender, pending, parked) | generation | pack      all that was left in a pack
+//	pack end  queue | outcome (1) | n × (sender, pending, parked) | generation | pack | first, last - first      all that was left in a pack
 //
 // The message's own checksum is there because it is read back alone, long after
 // its frame was checked.

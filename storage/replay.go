@@ -120,6 +120,8 @@ func (r *replay) record(k kind, p []byte, loc journal.Loc) error {
 		r.open(uint32(in.uint()), in.string())
 	case kindGeneration:
 		return r.install(in)
+	case kindRow:
+		return r.row(in)
 	case kindRemoved:
 		(&removeQueue{r.queue(in)}).apply(r.db)
 	case kindPackEnd:
@@ -229,9 +231,12 @@ func (r *replay) end() error {
 // settleAccounts makes the ledger agree with the index after damage: what it
 // holds open and the index does not have is damaged; what the index has beyond
 // (its end was lost) is open again.
-func (db *DB) settleAccounts() {
+func (db *DB) settleAccounts() (changed []rowKey) {
 	db.countOpen()
-	for _, row := range db.ledger {
+	for k, row := range db.ledger {
+		if row.Balance() != 0 {
+			changed = append(changed, k)
+		}
 		switch b := row.Balance(); {
 		case b > 0:
 			row.Damaged += uint64(b)
@@ -244,6 +249,31 @@ func (db *DB) settleAccounts() {
 	for _, q := range db.byID {
 		q.lost = nil
 	}
+	return changed
+}
+
+// keepAccounts writes down what settleAccounts has changed, so that the next opening
+// does not find and report the same damage.
+func (db *DB) keepAccounts(changed []rowKey) error {
+	g := &group{db: db, body: appendStamp(nil, db.o.Clock.Now())}
+	for _, k := range changed {
+		g.record(kindRow, func(b []byte) []byte { return appendRow(b, k.queue, db.ledger[k]) })
+	}
+	if g.n == 0 || !db.j.Fits(len(g.body), 0) {
+		return nil
+	}
+	_, err := db.j.Write(g.n, g.body)
+	return err
+}
+
+// row takes a row as an earlier opening has set it right.
+func (r *replay) row(in *reader) error {
+	p := newPicture(0)
+	p.row(r.db, in)
+	for k, row := range p.ledger {
+		*r.db.row(k.who, k.queue) = *row
+	}
+	return in.err
 }
 
 // countOpen counts anew what is open. Replay knows how much that is, but not
