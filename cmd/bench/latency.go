@@ -90,13 +90,13 @@ func loaded(ctx context.Context, t *trial, bed *bed) (err error) {
 		return err
 	}
 	if t.quick {
-		t.skip("S9", "the same, while messages move", "the ring is filled too slowly for --quick")
+		t.skip("S9", "16 × 100 in flight on the SD model while messages move", "the ring is filled too slowly for --quick")
 		return nil
 	}
 	if err := in.unread(ctx, l, func() bool { return in.c.(*holdfast).db.Stats().Moved > 0 }); err != nil {
 		return err
 	}
-	return w.measure(t, "the same, while messages move", 6, func() error {
+	return w.measure(t, "16 × 100 in flight on the SD model while messages move", 6, func() error {
 		end := time.Now().Add(length)
 		return in.unread(ctx, l, func() bool { return time.Now().After(end) })
 	})

@@ -58,7 +58,7 @@ func memory(ctx context.Context, t *trial, n int) error {
 		row(thousands(few)+" pending, held", small.pending),
 		row(thousands(few)+" pending, reopened, held", small.opened),
 		row(many+" against "+thousands(few)+" pending, more by", large.pending-small.pending).judged("<= 10"),
-		row("the same, reopened", large.opened-small.opened).judged("<= 10"))
+		row(many+" against "+thousands(few)+" pending, reopened, more by", large.opened-small.opened).judged("<= 10"))
 	t.note("Anonymous memory of the whole process, /proc/self/smaps_rollup; held: a second later, garbage given back. 1 MB is 10^6 bytes.")
 	return nil
 }

@@ -169,7 +169,7 @@ func steadyRates(ctx context.Context, t *trial, bed *bed, rivals []rival, slice 
 	}
 	f := rates[0].over(rates[1]).figure("S1", what+"Holdfast against R", "x")
 	t.add(f.judged(">= 0.95").because(steadyWhy(bed)),
-		figure{ID: "S1", What: what + "the same, worst round", Value: f.Low, Unit: "x"}.judged(">= 0.85").because("the worst of the rounds above"),
+		figure{ID: "S1", What: what + "Holdfast against R, worst round", Value: f.Low, Unit: "x"}.judged(">= 0.85").because("the worst of the rounds above"),
 		size.figure("steady", what+"Holdfast's groups", "messages"))
 	for i, r := range rivals {
 		t.add(rates[i].figure("steady", what+r.name, "messages/s"))
