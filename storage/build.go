@@ -19,6 +19,7 @@ type builder struct {
 	seen     map[source]place // messages for several queues that are in already
 	put      func(key, value []byte) error
 	d        *draft // at hand
+	buf      []byte // that its value is put together in, again and again
 }
 
 // source is where a message lies now: in a segment (number 0: segment, offset), or
@@ -156,7 +157,7 @@ func (b *builder) piece(q *Queue, x piece) error {
 		}
 	}
 	if b.d == nil {
-		b.d = &draft{pack: pack{g: b.g, q: q, index: uint32(len(b.drafts))}}
+		b.d = &draft{pack: pack{g: b.g, q: q, index: uint32(len(b.drafts))}, value: b.buf}
 	}
 	b.d.live(m.stamp, c.ttl)
 	if known {
@@ -237,7 +238,7 @@ func (b *builder) finish() error {
 	if err := b.put(packKey(d.index), d.value); err != nil {
 		return err
 	}
-	d.value = nil
+	b.buf, d.value = d.value[:0], nil
 	b.drafts = append(b.drafts, d)
 	b.g.packs = append(b.g.packs, &d.pack)
 	b.g.built += d.n
