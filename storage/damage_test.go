@@ -14,7 +14,8 @@ import (
 // frameContent is what one frame holds: bodies of messages and keys of maps.
 type frameContent struct {
 	file         string
-	off          int
+	off, size    int
+	records      []int // where they begin in the frame
 	bodies, keys map[string]bool
 }
 
@@ -27,9 +28,11 @@ func contents(t *testing.T, dir string) (all []frameContent) {
 			t.Fatal(err)
 		}
 		for _, off := range frames(t, name) {
-			c := frameContent{file: filepath.Base(name), off: off, bodies: map[string]bool{}, keys: map[string]bool{}}
+			c := frameContent{file: filepath.Base(name), off: off, size: 40, bodies: map[string]bool{}, keys: map[string]bool{}}
 			n := int(b[off+4]) | int(b[off+5])<<8 | int(b[off+6])<<16
-			_ = records(b[off+40:off+40+n], func(k kind, p []byte, _ int) error {
+			c.size += n
+			_ = records(b[off+40:off+40+n], func(k kind, p []byte, at int) error {
+				c.records = append(c.records, 40+at)
 				switch k {
 				case kindMessage:
 					m, err := parseMessage(p)

@@ -13,7 +13,8 @@ import (
 // strays gives the generations on disk that do not count: built and never
 // committed, or dropped and not yet gone. After damage, one that is newer than all
 // that the journal speaks of may be what remains of a move whose frame is lost: it
-// is taken in. Called with db.mu held, when all frames have been read.
+// is taken in; and so is any where no whole picture is left to say which count: a
+// repeat is all that it may cost. Called with db.mu held, when all frames have been read.
 func (r *replay) strays() (out []uint32, err error) {
 	db := r.db
 	known := db.lastGeneration
@@ -22,7 +23,7 @@ func (r *replay) strays() (out []uint32, err error) {
 		gone := slices.ContainsFunc(db.dropped, func(g *sealed) bool { return g.mark.Number == n })
 		switch {
 		case db.generations[n] != nil || gone:
-		case damaged && n > known && r.adopt(n):
+		case damaged && (n > known || len(db.pictured) == 0) && r.adopt(n):
 		default:
 			db.reach("a generation does not count")
 			out = append(out, n)
