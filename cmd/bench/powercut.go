@@ -125,9 +125,9 @@ func (p *powercutRun) withRig(name string, do func(*cutRig) error) error {
 		return err
 	}
 	// A recording is some seconds long; some hundred cuts of it are made then.
-	r.steps, r.life = 400, time.Second
+	r.steps = 400
 	if p.quick {
-		r.steps, r.life = 100, 500*time.Millisecond
+		r.steps = 100
 	}
 	return errors.Join(do(r), r.close())
 }

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"time"
 
 	"holdfast.dev/holdfast/storage/crashdisk"
 )
@@ -21,8 +20,7 @@ type cutRig struct {
 	rec   *crashdisk.Disk
 	play  *crashdisk.Disk
 	check cutChecker
-	steps int           // of a life that is not killed
-	life  time.Duration // of one that is, more or less
+	steps int // of a life, about
 }
 
 func openCutRig(self, dir string) (*cutRig, error) {
@@ -138,7 +136,7 @@ func (r *cutRig) cutOpening(ctx context.Context, rec *recording, c crashdisk.Cut
 		return err
 	}
 	args := append(r.workArgs(r.play, c.Seed, 50, rec.room, 1<<20), "--steps", "20")
-	if err := r.live(ctx, 0, args...); err != nil {
+	if err := r.live(ctx, args...); err != nil {
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}

@@ -13,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"holdfast.dev/holdfast/storage/crashdisk"
 )
@@ -92,21 +91,23 @@ func (r *recording) texts(n int) []string {
 func (r *cutRig) record(ctx context.Context, seed uint64) (*recording, error) {
 	lot := rand.New(rand.NewPCG(seed, 7))
 	room := r.room(lot)
-	backlog := 1<<20 + lot.Int64N(room.Bytes)
+	backlog := 512<<10 + lot.Int64N(3<<20)
+	if lot.IntN(3) == 0 {
+		backlog = lot.Int64N(2 * room.Bytes) // more than there is room for, perhaps
+	}
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
-	lives := 2 + lot.IntN(3)
+	lives, sleeper := 2+lot.IntN(3), lot.IntN(2) == 0
 	for life := range lives {
-		args := r.workArgs(r.rec, seed, life, room, backlog)
-		kill := time.Duration(0)
-		if last := life == lives-1; last {
-			args = append(args, "--steps", strconv.Itoa(r.steps), "--close="+strconv.FormatBool(lot.IntN(2) == 0))
+		args := append(r.workArgs(r.rec, seed, life, room, backlog), "--sleeper="+strconv.FormatBool(sleeper),
+			"--steps", strconv.Itoa(r.steps/3+lot.IntN(r.steps)))
+		if life < lives-1 {
+			args = append(args, "--kill")
 		} else {
-			args = append(args, "--steps", "1000000")
-			kill = r.life/3 + time.Duration(lot.Int64N(int64(r.life)))
+			args = append(args, "--close="+strconv.FormatBool(lot.IntN(2) == 0))
 		}
-		if err := r.live(ctx, kill, args...); err != nil {
+		if err := r.live(ctx, args...); err != nil {
 			return nil, fmt.Errorf("record seed %d, life %d: %w", seed, life, err)
 		}
 	}
@@ -153,7 +154,7 @@ func (r *cutRig) recordInPlace(ctx context.Context, seed uint64) (*recording, er
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
-	err := r.live(ctx, 0, "powercut", "inplace", "--dir", filepath.Join(r.rec.Dir(), "store"), "--marks", r.rec.Marks(),
+	err := r.live(ctx, "powercut", "inplace", "--dir", filepath.Join(r.rec.Dir(), "store"), "--marks", r.rec.Marks(),
 		"--seed", strconv.FormatUint(seed, 10), "--steps", strconv.Itoa(2*r.steps))
 	if err != nil {
 		return nil, fmt.Errorf("record badger, seed %d: %w", seed, err)
@@ -169,9 +170,8 @@ func (r *cutRig) recordInPlace(ctx context.Context, seed uint64) (*recording, er
 	return rec, err
 }
 
-// live runs one process of this program, and kills it after a while if that is not
-// zero.
-func (r *cutRig) live(ctx context.Context, kill time.Duration, args ...string) error {
+// live runs one process of this program, which may end by killing itself.
+func (r *cutRig) live(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, r.self, args...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	in, err := cmd.StdinPipe() // its end tells the process that this one is gone
@@ -184,11 +184,8 @@ func (r *cutRig) live(ctx context.Context, kill time.Duration, args ...string) e
 	if err := cmd.Start(); err != nil {
 		return fmt.Errorf("start %s %s: %w", args[0], args[1], err)
 	}
-	if kill > 0 {
-		defer time.AfterFunc(kill, func() { cmd.Process.Kill() }).Stop() // fails only if it has ended
-	}
 	err = cmd.Wait()
-	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && kill > 0 && status.Signaled() && status.Signal() == syscall.SIGKILL {
+	if status, ok := cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signaled() && status.Signal() == syscall.SIGKILL {
 		return ctx.Err()
 	}
 	if err != nil {

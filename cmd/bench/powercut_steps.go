@@ -8,27 +8,60 @@ import (
 	"holdfast.dev/holdfast/storage"
 )
 
-// step does one thing, by lot: mostly appending while the backlog grows, mostly
-// settling while it is drained.
-func (c *cutWorker) step(ctx context.Context, drain bool) {
-	n := c.lot.IntN(100)
-	if drain {
-		n = 50 + n/2
-	}
-	switch {
-	case n < 62:
-		c.append(ctx)
+// step does one thing, by lot, mostly appending.
+func (c *cutWorker) step(ctx context.Context) {
+	switch n := c.lot.IntN(100); {
 	case n < 68:
+		c.append(ctx)
+	case n < 76:
 		c.set(ctx)
-	case n < 73:
-		c.park()
-	case n < 78:
+	case n < 81:
+		c.parkOrNot()
+	case n < 86:
 		c.parkRecord()
-	case n < 92:
-		c.settle(c.lot.IntN(4))
 	default:
-		c.settle(0)
+		c.settle(c.cutQueue(), c.lot.IntN(4))
 	}
+}
+
+// drainStep does one thing, by lot, mostly ending what is there.
+func (c *cutWorker) drainStep(ctx context.Context) {
+	switch n := c.lot.IntN(100); {
+	case n < 5:
+		c.append(ctx)
+	case n < 8:
+		c.set(ctx)
+	case n < 20:
+		for _, name := range cutQueues()[:3] {
+			for sender := range c.db.Queue(name).Parked() {
+				c.park(c.db.Queue(name), sender)
+			}
+		}
+	case n < 25:
+		c.parkRecord()
+	case n < 40:
+		c.settle(c.cutQueue(), c.lot.IntN(4))
+	default:
+		var fullest *storage.Queue
+		most := uint64(0)
+		for _, q := range c.db.Queues() {
+			if n := q.Stats().Pending; n > most {
+				fullest, most = q, n
+			}
+		}
+		if fullest != nil {
+			c.settle(fullest, 0)
+		}
+	}
+}
+
+// cutQueue is one of the queues, by lot, the first more often.
+func (c *cutWorker) cutQueue() *storage.Queue {
+	queues := cutQueues()
+	if c.lot.IntN(2) == 0 {
+		return c.db.Queue(queues[0])
+	}
+	return c.db.Queue(queues[c.lot.IntN(len(queues))])
 }
 
 // append offers some records at once, of several senders, for several queues, and
@@ -127,14 +160,8 @@ func (c *cutWorker) set(ctx context.Context) {
 
 // settle ends what a reader is given of a queue: all of it, one sender's, some by
 // lot, or the oldest.
-func (c *cutWorker) settle(which int) {
+func (c *cutWorker) settle(q *storage.Queue, which int) {
 	c.rest()
-	queues := cutQueues()
-	name := queues[0]
-	if c.lot.IntN(2) == 0 {
-		name = queues[c.lot.IntN(len(queues))]
-	}
-	q := c.db.Queue(name)
 	items, _, err := q.Read(q.Checkpoint(), storage.Limit{Records: 1 + c.lot.IntN(2000)}, nil)
 	if !c.answer(err) || len(items) == 0 {
 		return
@@ -182,15 +209,19 @@ func (c *cutWorker) end(q *storage.Queue, o storage.Outcome, ps []storage.Positi
 	})
 }
 
-// park parks a sender, or unparks one. One at a time: in a full store the answer
-// takes until something was drained.
-func (c *cutWorker) park() {
+// parkOrNot parks a sender, or unparks it.
+func (c *cutWorker) parkOrNot() {
+	c.park(c.db.Queue(cutQueues()[c.lot.IntN(3)]), cutSenders[c.lot.IntN(len(cutSenders))])
+}
+
+// park parks a sender, or unparks it unless it is the one that stays. One at a time:
+// in a full store the answer takes until something was drained.
+func (c *cutWorker) park(q *storage.Queue, sender string) {
 	c.rest()
-	if !c.parking.CompareAndSwap(false, true) {
+	_, is := q.Parked()[sender]
+	if is && sender == c.sleeper || !c.parking.CompareAndSwap(false, true) {
 		return
 	}
-	q, sender := c.db.Queue(cutQueues()[c.lot.IntN(3)]), cutSenders[c.lot.IntN(len(cutSenders))]
-	_, is := q.Parked()[sender]
 	word := "parked"
 	if is {
 		word = "unparked"

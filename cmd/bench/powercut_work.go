@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,6 +29,7 @@ type cutWorker struct {
 	key     int            // the last token of a Map change
 	asking  sync.WaitGroup // what was asked for and not answered
 	parking atomic.Bool    // of a sender, asked for and not answered
+	sleeper string         // a sender that stays parked
 	full    bool           // guarded by mu, as what follows
 	mu      sync.Mutex
 	last    map[string]storage.Position // by queue: of what was acknowledged
@@ -42,7 +44,9 @@ type cutWork struct {
 	steps      int
 	backlog    int64 // bytes at which it begins to drain
 	room       cutRoom
-	close      bool // it ends in order
+	sleeper    bool // one sender is parked all the time, so that generations are left with little
+	kill       bool // it ends by SIGKILL, else
+	close      bool // in order, or as if it were killed between two steps
 }
 
 // cutRoom is how much room a store is given.
@@ -89,6 +93,8 @@ func workCommand() *cobra.Command {
 	f.IntVar(&w.room.Ring, "ring", 4, "segments of the journal")
 	f.Int64Var(&w.room.Bytes, "bytes", 16<<20, "that the store may take")
 	f.StringVar(&w.room.Scratch, "scratch", "", "`folder` to build generations in")
+	f.BoolVar(&w.sleeper, "sleeper", false, "keep one sender parked")
+	f.BoolVar(&w.kill, "kill", false, "end by SIGKILL, in the middle of something")
 	f.BoolVar(&w.close, "close", false, "close the store at the end")
 	return cmd
 }
@@ -118,21 +124,8 @@ func (w cutWork) run(ctx context.Context) error {
 		return err
 	}
 	c.db.Queue(evictingQueue).SetPolicy(storage.Policy{MaxBytes: 256 << 10, Evict: true})
-	drain := false
-	for i := range w.steps {
-		if i%16 == 0 {
-			s := c.db.Stats()
-			c.say.say("moved %d %d", s.Moved, s.Generations)
-		}
-		if waits := c.waits(); waits > w.backlog || c.isFull() {
-			drain = true
-		} else if waits < w.backlog/4 {
-			drain = false
-		}
-		c.step(ctx, drain)
-		if err := c.failed(); err != nil {
-			return err
-		}
+	if err := c.work(ctx, w); err != nil {
+		return err
 	}
 	if !w.close {
 		return nil // as if killed, but at a moment that follows from the seed
@@ -142,6 +135,45 @@ func (w cutWork) run(ctx context.Context) error {
 		return fmt.Errorf("verify a store that was not cut: %w", err)
 	}
 	return errors.Join(c.db.Close(), c.failed())
+}
+
+// work appends until the backlog is as large as it should be, drains it, and begins
+// again: what is left then, of a sender that is parked, is not counted.
+func (c *cutWorker) work(ctx context.Context, w cutWork) error {
+	if w.sleeper {
+		c.sleeper = cutSenders[0]
+		c.park(c.db.Queue(cutQueues()[0]), c.sleeper)
+	}
+	drain, left := false, int64(0)
+	for i := 0; i < w.steps || w.kill; i++ {
+		if i == w.steps { // not at the end of a step, or it would never be in the middle of one
+			time.AfterFunc(time.Duration(c.lot.IntN(5000))*time.Microsecond, func() { _ = syscall.Kill(os.Getpid(), syscall.SIGKILL) })
+		}
+		if i%16 == 0 {
+			s := c.db.Stats()
+			c.say.say("moved %d %d", s.Moved, s.Generations)
+		}
+		bytes, records := c.waits()
+		switch {
+		case bytes > left+w.backlog || c.isFull():
+			drain = true
+		case drain && records < 20:
+			drain, left = false, bytes
+			if c.lot.IntN(2) == 0 {
+				c.rest()
+				time.Sleep(400 * time.Millisecond) // the mover looks every 250 ms at what has drained
+			}
+		}
+		if drain {
+			c.drainStep(ctx)
+		} else {
+			c.step(ctx)
+		}
+		if err := c.failed(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // tellWhatIsThere says what the store has when it is opened: all of that must be
@@ -194,13 +226,14 @@ func lookThrough(q *storage.Queue, see func(storage.Seen) error) error {
 	}
 }
 
-// waits is how many bytes are in the queues.
-func (c *cutWorker) waits() int64 {
-	var n int64
+// waits is how many bytes are in the queues, and how many records a reader would be
+// given.
+func (c *cutWorker) waits() (bytes int64, records uint64) {
 	for _, q := range c.db.Queues() {
-		n += int64(q.Stats().Bytes)
+		s := q.Stats()
+		bytes, records = bytes+int64(s.Bytes), records+s.Pending
 	}
-	return n
+	return bytes, records
 }
 
 func (c *cutWorker) isFull() bool {
