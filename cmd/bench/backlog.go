@@ -25,13 +25,13 @@ func backlogCommand() *cobra.Command {
 			n := backlogOf(t, n)
 			return errors.Join(
 				backlogRates(ctx, t, n),
-				t.counting(size[int64](t, 1024, 3072), func(b *bed) error { return backlogCounts(ctx, t, b, pick(t, 2500, 12000)) }, "S2", "S3"))
+				t.counting(size[int64](t, 1024, 3072), func(b *bed) error { return backlogCounts(ctx, t, b, pick(t, 1500, 12000)) }, "S2", "S3"))
 		})
 }
 
 func backlogFlag(n *int) func(*cobra.Command) {
 	return func(cmd *cobra.Command) {
-		cmd.Flags().IntVar(n, "n", 0, "`messages`; 1,000,000 (300,000 with --quick) if not given")
+		cmd.Flags().IntVar(n, "n", 0, "`messages`; 1,000,000 (250,000 with --quick) if not given")
 	}
 }
 
@@ -39,7 +39,7 @@ func backlogFlag(n *int) func(*cobra.Command) {
 // nothing would move.
 func backlogOf(t *trial, n int) int {
 	if n == 0 {
-		return pick(t, 300_000, 1_000_000)
+		return pick(t, 250_000, 1_000_000)
 	}
 	return n
 }
