@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"time"
 )
 
 // seal copies the closed database from scratch, seals the copy and gives it its
@@ -115,6 +116,7 @@ func (s *Set) copyFile(ctx context.Context, from string, dst *os.File) (done fil
 		if err := ctx.Err(); err != nil {
 			return file{}, err
 		}
+		begin := time.Now()
 		n, err := io.ReadFull(src, buf)
 		if n > 0 {
 			if err := s.disk.WriteAt(dst, buf[:n], done.size); err != nil {
@@ -132,8 +134,16 @@ func (s *Set) copyFile(ctx context.Context, from string, dst *os.File) (done fil
 		if err != nil {
 			return file{}, fmt.Errorf("copy from scratch: %w", err)
 		}
+		// As long as that took, the card is left to the commits.
+		select {
+		case <-ctx.Done():
+		case <-time.After(min(time.Since(begin), longestRest)):
+		}
 	}
 }
+
+// longestRest is the longest pause between two slices.
+const longestRest = 100 * time.Millisecond
 
 func (s *Set) writeSeal(path string, b []byte) (err error) {
 	f, err := s.disk.Create(path)

@@ -16,9 +16,12 @@ import (
 
 const spareName = "spare"
 
-// slice is how much of a spare is written between two flushes, so that no single
-// flush of zeros holds up a commit for long.
+// slice is how much of a spare is written out at once: a commit that comes meanwhile
+// waits for that, and not for 16 MiB of zeros, which take a card a second.
 const slice = 256 << 10
+
+// longestRest is the longest pause between two slices.
+const longestRest = 100 * time.Millisecond
 
 // pause is how long a disk that was full is left alone: every try writes it full
 // with zeros again.
@@ -43,6 +46,7 @@ type spare struct {
 	short  bool          // it found no space
 	again  time.Time     // when a maker that failed may be followed by another
 	quit   chan struct{}
+	hurry  chan struct{} // closed when somebody waits for the maker
 }
 
 // ready says how many there are.
@@ -118,9 +122,10 @@ func (s *spare) start(j *Journal) {
 	if s.quit == nil {
 		s.quit = make(chan struct{})
 	}
-	quit := s.quit
+	s.hurry = make(chan struct{})
+	quit, hurry := s.quit, s.hurry
 	go func() {
-		err := makeSegment(j.o.Disk, j.dir, j.o.SegmentBytes, quit)
+		err := makeSegment(j.o.Disk, j.dir, j.o.SegmentBytes, quit, hurry)
 		s.mu.Lock()
 		if s.making, s.err = nil, err; err == nil {
 			s.names = append(s.names, spareName)
@@ -139,6 +144,7 @@ func (s *spare) take(j *Journal) (path string, err error) {
 	defer s.mu.Unlock()
 	s.start(j)
 	if done := s.making; len(s.names) == 0 && done != nil {
+		close(s.hurry)
 		s.mu.Unlock()
 		<-done
 		s.mu.Lock()
@@ -191,7 +197,7 @@ func (s *spare) stop() {
 // makeSegment writes a file of zeros under a temporary name and renames it to the
 // spare once it is on disk. Zeros are really written: space that is merely
 // reserved is converted block by block later, and that costs a second flush a commit.
-func makeSegment(d Disk, dir string, size int, quit <-chan struct{}) (err error) {
+func makeSegment(d Disk, dir string, size int, quit, hurry <-chan struct{}) (err error) {
 	tmp := filepath.Join(dir, spareName+".tmp")
 	f, err := d.Create(tmp)
 	if err != nil {
@@ -208,6 +214,7 @@ func makeSegment(d Disk, dir string, size int, quit <-chan struct{}) (err error)
 	}()
 	block := make([]byte, slice)
 	for off := 0; off < size; off += slice {
+		begin := time.Now()
 		select {
 		case <-quit:
 			return errors.New("journal is closed")
@@ -216,8 +223,15 @@ func makeSegment(d Disk, dir string, size int, quit <-chan struct{}) (err error)
 		if err := d.WriteAt(f, block[:min(slice, size-off)], int64(off)); err != nil {
 			return err
 		}
-		if err := unix.SyncFileRange(int(f.Fd()), int64(off), slice, unix.SYNC_FILE_RANGE_WRITE); err != nil && !errors.Is(err, unix.ENOSYS) {
+		if err := d.WriteOut(f, int64(off), slice); err != nil {
 			return err
+		}
+		// As long as that took, the card is left to the commits, unless one waits for
+		// this very segment.
+		select {
+		case <-quit:
+		case <-hurry:
+		case <-time.After(min(time.Since(begin), longestRest)):
 		}
 	}
 	if err := d.Flush(f); err != nil {
