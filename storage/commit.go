@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
-	"runtime"
 	"time"
 
 	"holdfast.dev/holdfast/storage/journal"
@@ -29,9 +28,6 @@ const (
 	lazyCount = 1000             // or when so many positions wait
 	fullWait  = 30 * time.Second // the same in a full store, where each frame eats of the reserve
 )
-
-// timerSlack is about what the shortest sleep really takes.
-const timerSlack = 200 * time.Microsecond
 
 // Append hands a record over. done is called exactly once, in the order of the
 // calls: nil once the record and its Changes are on disk, for all queues, else
@@ -152,44 +148,6 @@ func (db *DB) wait() time.Duration {
 	}
 	return lazyWait
 }
-
-// linger waits a little for company, a tenth of what a commit takes, if the last
-// group had any: alone, a lone client would only lose by it. Where that is shorter
-// than what a timer sleeps at least, it looks on while others hand over, for half a
-// commit at most, and goes when nobody does: a sleep that was meant to last 27 µs cost 20 publishes under way
-// a third of their rate, and no wait at all splits a burst of 64 into two commits.
-func (db *DB) linger() {
-	if db.lastGroup <= 1 || db.o.Linger < 0 {
-		return
-	}
-	d := min(db.o.Linger, db.usual/10)
-	if d >= timerSlack {
-		time.Sleep(d)
-		return
-	}
-	begin := time.Now()
-	for n, last, looks := db.waiting(), begin, 0; looks < maxLooks; looks++ {
-		runtime.Gosched()
-		now := time.Now()
-		if m := db.waiting(); m != n {
-			n, last = m, now
-		}
-		if now.Sub(last) > handover || now.Sub(begin) > db.usual/2 {
-			return
-		}
-	}
-}
-
-// handover is a little longer than what lies between two records that one caller
-// hands over in a row.
-const handover = 10 * time.Microsecond
-
-// maxLooks ends it where time stands still.
-const maxLooks = 10_000
-
-// waiting is how many requests have come into the line. It takes no lock: linger asks
-// again and again, and must not stand in the way of those it waits for.
-func (db *DB) waiting() int { return int(db.lined.Load()) }
 
 // commit writes what waits, up to half a segment, and says whether more is there.
 func (db *DB) commit() (more bool, err error) {

@@ -41,6 +41,8 @@ type DB struct {
 	body, scratch []byte
 	usual         time.Duration // what a commit takes
 	lastGroup     int           // appends in the last one
+	company       int           // whether lingering has brought anybody lately: at most 2, at least -2
+	tries         int           // lingers
 	aside         []*request    // found no room and wait for the next round
 	pictured      []uint32      // segments that begin with a whole picture
 
