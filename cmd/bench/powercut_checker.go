@@ -59,7 +59,10 @@ func (c *cutChecker) ask(q cutQuestion) (findings, error) {
 		err = c.by.Decode(&f)
 	}
 	if slow.Stop() && err == nil {
-		return f, nil
+		if !f.clean() { // a store that fails may leave files open, and the disk must be unmounted
+			err = c.close()
+		}
+		return f, err
 	}
 	if err == nil {
 		err = errors.New("it took too long")
