@@ -1,9 +1,13 @@
 package storage
 
 import (
+	"encoding/gob"
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 	"sync"
+	"testing"
 	"time"
 
 	"holdfast.dev/holdfast/storage/journal"
@@ -55,6 +59,38 @@ const (
 	wordEvicts                      // the oldest of a queue may make way for newer ones
 	wordTime                        // time has passed
 )
+
+// kept is a tape that was saved, with what is needed to play it.
+type kept struct {
+	SegmentBytes, Ring int
+	MaxBytes           int64
+	Seed               uint64
+	Events             []event
+}
+
+func (k kept) save(t *testing.T) (name string) {
+	t.Helper()
+	f, err := os.CreateTemp("", "holdfast-tape-*")
+	if err == nil {
+		err = errors.Join(gob.NewEncoder(f).Encode(k), f.Close())
+	}
+	if err != nil {
+		t.Fatalf("save the tape: %v", err)
+	}
+	return f.Name()
+}
+
+func loadTape(t *testing.T, name string) (k kept) {
+	t.Helper()
+	f, err := os.Open(name)
+	if err == nil {
+		err = errors.Join(gob.NewDecoder(f).Decode(&k), f.Close())
+	}
+	if err != nil {
+		t.Fatalf("load the tape: %v", err)
+	}
+	return k
+}
 
 // disk records an operation before it is made.
 func (t *tape) disk(op journal.Op) error {

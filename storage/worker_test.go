@@ -162,9 +162,9 @@ func (w *worker) step() {
 	case n < 24:
 		w.append()
 	case n < 30:
-		w.settle(false)
+		w.settle(2)
 	case n < 32:
-		w.settle(true)
+		w.settle([]int{1, 8, 8}[w.lot.IntN(3)])
 	case n < 36:
 		w.park()
 	case n < 40:
@@ -189,7 +189,7 @@ func (w *worker) append() {
 		w.tape.say(word{Kind: wordTried, Queue: q, Text: body})
 	}
 	if w.lot.IntN(3) == 0 {
-		key, value := fmt.Sprint("k", w.lot.IntN(5)), fmt.Sprint(w.n, strings.Repeat("v", 1000))
+		key, value := fmt.Sprint("k", w.lot.IntN(5)), fmt.Sprint(w.n, strings.Repeat("v", 1000+w.lot.IntN(1500)))
 		w.wait.Wait()
 		r.With = []Change{{Map: "m", Key: key, Value: []byte(value)}}
 		w.tape.say(word{Kind: wordMay, Name: key, Text: value})
@@ -222,12 +222,13 @@ func (w *worker) appended(r Record, err error) {
 	}
 }
 
-func (w *worker) settle(all bool) {
+// settle ends what is read of a queue: one in two of it, all but one in eight, or all.
+func (w *worker) settle(but int) {
 	w.wait.Wait()
 	name := []string{"up", "up", "local"}[w.lot.IntN(3)]
 	var ps []Position
 	for _, it := range w.read(name) {
-		if all || w.lot.IntN(2) == 0 {
+		if but == 1 || w.lot.IntN(but) > 0 {
 			ps = append(ps, it.Position)
 		}
 	}
