@@ -3,6 +3,8 @@ package storage
 import (
 	"runtime"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // linger waits a little for company before a commit, if the last group had any: a
@@ -32,16 +34,19 @@ func (db *DB) linger() {
 	}
 }
 
-// lookOn waits while others hand over.
+// lookOn waits while others hand over. It gives way to threads as well as to
+// goroutines: the kernel likes to wake this one on the processor of the one who has
+// just handed over, and who would then stand still while it is looked at.
 func (db *DB) lookOn() {
-	begin := time.Now()
+	begin, gap := time.Now(), max(handover, db.usual/100)
 	for n, last, looks := db.waiting(), begin, 0; looks < maxLooks; looks++ {
 		runtime.Gosched()
+		_, _, _ = unix.Syscall(unix.SYS_SCHED_YIELD, 0, 0, 0)
 		now := time.Now()
 		if m := db.waiting(); m != n {
 			n, last = m, now
 		}
-		if now.Sub(last) > handover || now.Sub(begin) > db.usual/2 {
+		if now.Sub(last) > gap || now.Sub(begin) > db.usual/2 {
 			return
 		}
 	}
@@ -51,7 +56,8 @@ const (
 	// timerSlack is about what the shortest sleep really takes.
 	timerSlack = 200 * time.Microsecond
 	// handover is a little longer than what lies between two records that one caller
-	// hands over in a row.
+	// hands over in a row. On a slow disk it may be a hundredth of a commit: a caller
+	// that is interrupted is worth more there.
 	handover = 10 * time.Microsecond
 	// maxLooks ends it where time stands still.
 	maxLooks = 10_000

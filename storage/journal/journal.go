@@ -111,6 +111,9 @@ func (j *Journal) Write(n int, body []byte) (Loc, error) {
 	loc := Loc{s.id, uint32(s.end + headerSize)}
 	s.end += size
 	j.next += uint64(n)
+	if s.end > s.size/4 {
+		j.spare.prepare(j)
+	}
 	return loc, nil
 }
 
@@ -160,7 +163,6 @@ func (j *Journal) Rotate() error {
 	}
 	j.segments = append(j.segments, &segment{id: id, first: j.next, file: f, size: j.o.SegmentBytes})
 	j.mu.Unlock()
-	j.spare.prepare(j)
 	return err
 }
 

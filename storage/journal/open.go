@@ -60,7 +60,6 @@ func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) er
 			return nil, errors.Join(err, j.Close())
 		}
 	}
-	j.spare.prepare(j)
 	return j, nil
 }
 

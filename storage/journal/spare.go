@@ -29,8 +29,9 @@ const pause = 5 * time.Second
 
 // spare is what is made ahead of need, in the background: zeros are written in
 // slices, never by the committer while it has a choice. One is made where there is
-// none; segments that are dropped are kept beside it, for each of them saves as many
-// zeros as it is long.
+// none when a quarter of the present segment is used: while the uplink keeps up, the
+// one before has been dropped by then and is there. Dropped segments are kept, for each
+// of them saves as many zeros as it is long.
 //
 //	state     event      next
 //	none      prepare    making     a goroutine writes zeros
