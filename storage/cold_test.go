@@ -14,7 +14,7 @@ import (
 
 // coldOptions make the mover work after a few hundred records.
 func coldOptions() Options {
-	return Options{SegmentBytes: 64 << 10, Ring: 4, MaxBytes: 64 * 64 << 10, tiny: true, check: true}
+	return Options{SegmentBytes: 64 << 10, Ring: 4, MaxBytes: 512 * 64 << 10, tiny: true, check: true}
 }
 
 // within waits until ok, or fails.

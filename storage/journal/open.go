@@ -60,6 +60,7 @@ func Open(dir string, o Options, each func(Frame) error, damaged func(Damage) er
 			return nil, errors.Join(err, j.Close())
 		}
 	}
+	j.spare.prepare(j) // at once: a disk that runs full must not find a single segment
 	return j, nil
 }
 

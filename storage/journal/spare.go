@@ -29,7 +29,7 @@ const pause = 5 * time.Second
 
 // spare is what is made ahead of need, in the background: zeros are written in
 // slices, never by the committer while it has a choice. One is made where there is
-// none when a quarter of the present segment is used: while the uplink keeps up, the
+// none at opening, and when a quarter of the present segment is used: while the uplink keeps up, the
 // one before has been dropped by then and is there. Dropped segments are kept, for each
 // of them saves as many zeros as it is long.
 //
