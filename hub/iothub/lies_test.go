@@ -183,8 +183,10 @@ func TestConnack(t *testing.T) {
 		t.Run(fmt.Sprintf("%#x %v", tt.code, tt.ok), func(t *testing.T) {
 			t.Parallel()
 			l := newLiar(t)
+			all := make(chan struct{}) // what comes after the answer waits for another attempt
 			l.ack = func(c *talk) (byte, bool) {
 				if c.client == "d1" {
+					<-all
 					return tt.code, tt.ok
 				}
 				return 0, true
@@ -192,6 +194,7 @@ func TestConnack(t *testing.T) {
 			u := l.upstream(t, nil)
 			o := &outcomes{t: t}
 			publish(o, u, 3)
+			close(all)
 			until(t, "all done", 10*time.Second, func() bool { return o.count() == 3 })
 			for _, r := range o.all() {
 				if !errors.Is(r.err, tt.want) {
