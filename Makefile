@@ -28,7 +28,7 @@ prove: build ## the long proofs: outages with kills and silence; CUTS power cuts
 	$(BIN)/bench outage --bin $(BIN) --prove --once $(ARGS)
 	$(BIN)/bench outage --bin $(BIN) --silent --outage 40s --duration 80s --drain-kills 1 --once
 	$(BIN)/bench ack --bin $(BIN)
-	HOLDFAST_TEST_CUTS=$(CUTS) go test -count=1 -v -timeout 3h -run '^TestPowerCuts' ./storage
+	HOLDFAST_TEST_CUTS=$(CUTS) go test -count=1 -v -timeout 3h -run '^TestPowerCuts|^TestOneBit' ./storage
 	@scripts/need mkfs.ext4 e2fsprogs "the disk whose power is cut has a file system"
 	$(BIN)/bench powercut
 
