@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 )
@@ -283,4 +284,41 @@ func TestPackThatEndedStaysEnded(t *testing.T) {
 	if row.Balance() != 0 || row.Pending != 5 || again.base != k.last+1 || len(again.entries) != 5 {
 		t.Errorf("row %+v, base %d, %d entries; want 5 pending behind %d", *row, again.base, len(again.entries), k.last)
 	}
+}
+
+// TestRingIsKept: what comes faster than it can be moved waits, so that the journal
+// stays a ring, and nobody waits for ever.
+func TestRingIsKept(t *testing.T) {
+	db := open(t, t.TempDir(), coldOptions())
+	most := 0
+	for i := range 80 {
+		addLarge(t, db, "a", i*100, 100, "up", "other")
+		n, _ := db.j.Segments()
+		most = max(most, n)
+	}
+	if s := db.Stats(); most > db.o.Ring+1 || s.Generations < 10 {
+		t.Errorf("the journal had up to %d segments, want at most %d and one; %d generations", most, db.o.Ring, s.Generations)
+	}
+	if got := len(bodies(t, db.Queue("up"))); got != 8000 {
+		t.Errorf("%d records, want 8000", got)
+	}
+	// A gate that is shut lets those go who give up, and all when the store closes.
+	db.mover.stop()
+	db.mover.helps.Store(true)
+	var waits atomic.Int32
+	for range 20 {
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		done := make(chan error, 200)
+		waits.Add(200)
+		go func() {
+			defer cancel()
+			for i := range 200 {
+				db.Append(ctx, large("b", i, "up", 0), func(err error) { done <- err; waits.Add(-1) })
+			}
+		}()
+	}
+	if err := db.Close(); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "all are answered", func() bool { return waits.Load() == 0 })
 }

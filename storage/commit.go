@@ -32,7 +32,8 @@ const (
 // Append hands a record over. done is called exactly once, in the order of the
 // calls: nil once the record and its Changes are on disk, for all queues, else
 // ErrFull, ErrTooBig, ErrClosed or ErrBroken, and then it is in none. Append
-// blocks only while half a segment is waiting already, until ctx ends.
+// blocks only while half a segment is waiting already, or while the journal is longer
+// than its ring and records are being moved out of it, until ctx ends.
 func (db *DB) Append(ctx context.Context, r Record, done func(error)) {
 	req := &request{done: done, order: r.Order}
 	if len(r.To) > 0 {
@@ -51,7 +52,14 @@ func (db *DB) Append(ctx context.Context, r Record, done func(error)) {
 		}})
 		return
 	}
-	if err := db.room.Acquire(ctx, int64(req.size)); err != nil {
+	var err error
+	if len(r.To) > 0 {
+		err = db.pass(ctx)
+	}
+	if err == nil {
+		err = db.room.Acquire(ctx, int64(req.size))
+	}
+	if err != nil {
 		db.submit(&request{done: func(error) { done(err) }}) // through the line, for order's sake
 		return
 	}

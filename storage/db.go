@@ -35,6 +35,7 @@ type DB struct {
 	cold *generation.Set
 
 	shelf shelf
+	gate  gate
 	mover mover
 
 	// Of the committer alone.
@@ -140,7 +141,7 @@ func (db *DB) open() error {
 		return fmt.Errorf("%w: the journal is empty though the store was in use; nothing was changed. "+
 			"Bring the files of %s back, or remove STORE to begin anew", ErrDamaged, filepath.Join(db.dir, "journal"))
 	}
-	db.cold, err = generation.Open(db.dir, generation.Options{StoreID: m.id, Disk: db.o.disk, Scratch: db.o.Scratch, GenerationBytes: max(1<<20, int64(db.o.SegmentBytes)), Log: db.log})
+	db.cold, err = generation.Open(db.dir, generation.Options{StoreID: m.id, Disk: db.o.disk, Scratch: db.o.Scratch, GenerationBytes: max(1<<20, int64(db.o.SegmentBytes)), Hurry: db.hurry, Log: db.log})
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,6 +19,7 @@ type mover struct {
 	wake  chan struct{}
 	quit  context.CancelFunc
 	ended chan struct{}
+	helps atomic.Bool // it runs, and its last try was not in vain
 }
 
 const (
@@ -37,7 +39,10 @@ func (m *mover) start(db *DB) {
 	go func() {
 		defer close(m.ended)
 		if !db.o.Still {
+			m.helps.Store(true)
 			m.run(ctx, db)
+			m.helps.Store(false)
+			db.watchGate()
 		}
 	}()
 }
@@ -60,6 +65,9 @@ func (m *mover) run(ctx context.Context, db *DB) {
 	for ctx.Err() == nil {
 		pause := moverPause
 		more, err := db.tidy(ctx)
+		n, _ := db.j.Segments()
+		m.helps.Store(err == nil && (more || n <= db.o.Ring))
+		db.watchGate()
 		switch {
 		case err != nil && (db.Err() != nil || ctx.Err() != nil):
 			return

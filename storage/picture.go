@@ -40,6 +40,7 @@ func (db *DB) rotate() error {
 	db.markNext()
 	db.pictured = append(db.pictured, first)
 	db.mover.nudge()
+	db.watchGate()
 	return nil
 }
 
@@ -68,6 +69,7 @@ func (db *DB) reclaim() error {
 	if err := db.j.DropBefore(keep); err != nil {
 		return fmt.Errorf("give up old segments: %w", err)
 	}
+	db.watchGate()
 	return nil
 }
 

@@ -63,7 +63,9 @@ type Options struct {
 	// GenerationBytes is what one should hold, of keys and packed values; it may be
 	// exceeded by a quarter. 1 MiB to 256 MiB; 0 is 16 MiB.
 	GenerationBytes int64
-	Log             *slog.Logger // nil discards
+	// Hurry says whether a build should not rest between two slices; nil: never.
+	Hurry func() bool
+	Log   *slog.Logger // nil discards
 }
 
 // Mark identifies a sealed generation: what a journal says of it must be what is on disk.
