@@ -95,6 +95,13 @@ func (p *promise) broken(db *DB) error {
 	if d := db.Stats().Damage; slices.ContainsFunc(d, func(d Damage) bool { return !d.Torn }) {
 		return fmt.Errorf("damage %+v", d)
 	}
+	// What the opening has set going, a pack whose time is over for one, is to be
+	// committed before anything is counted.
+	done := make(chan error, 1)
+	db.submit(&request{done: func(err error) { done <- err }})
+	if err := <-done; err != nil {
+		return err
+	}
 	if err := db.Verify(); err != nil {
 		return err
 	}
