@@ -167,6 +167,9 @@ func (db *DB) evict(ctx context.Context, q *Queue, bytes int64) error {
 		}
 	}
 	db.mu.Unlock()
+	if n+len(hot) == 0 {
+		return nil // all of it is about to end already
+	}
 	db.log.Warn("records make way for newer ones, by rule", "queue", q.Name(), "records", len(hot), "packs", n)
 	if len(hot) > 0 {
 		n++
