@@ -65,7 +65,7 @@ type Forwarder struct {
 	Live      Live
 	ParkRetry time.Duration  // when a refused sender is tried again: 10 min if zero
 	Refused   func(Identity) // told of each sender that is parked; may be nil, must not block
-	Clock     storage.Clock
+	Clock     storage.Clock  // of the store, too
 	Log       *slog.Logger
 
 	lanes   []*lane
@@ -276,14 +276,9 @@ func (f *Forwarder) move(ctx context.Context) time.Duration {
 	return wait
 }
 
-// send hands one record over, unless its time is over, and says what it costs of
-// the link.
+// send hands one record over and says what it costs of the link.
 func (f *Forwarder) send(ctx context.Context, fl *flow, it storage.Item, now time.Time) (cost int) {
 	l := fl.reader.lane
-	if f.expired(it) {
-		l.end(it.Position, storage.Expired)
-		return 0
-	}
 	m, err := Decode(&it)
 	if err != nil {
 		f.Log.Error("record cannot be read and is parked", "queue", l.q.Name(), "position", it.Position, "error", err)
@@ -305,9 +300,9 @@ func (f *Forwarder) send(ctx context.Context, fl *flow, it storage.Item, now tim
 	return size + overhead
 }
 
-// sweep ends what is at the head of the lanes and has outlived its time while
-// there is no way to send it, so that its space comes back. It stops at the first
-// that has not: what stands behind is younger, and is judged when it is sent.
+// sweep reads the heads of the lanes while there is no way to send, for the store
+// ends what has outlived its time when it is read, and its space comes back. It stops
+// where something has not: what stands behind is younger, and is judged in its turn.
 func (f *Forwarder) sweep() time.Duration {
 	if wait := sweepPause - time.Since(f.swept); wait > 0 || f.count > 0 {
 		return max(wait, time.Second) // what is under way may have arrived
@@ -320,22 +315,10 @@ func (f *Forwarder) sweep() time.Duration {
 				f.Log.Error("queue cannot be read", "queue", l.q.Name(), "error", err)
 				return sweepPause
 			}
-			more = next > after
-			after = next
-			for _, it := range items {
-				if more = f.expired(it); !more {
-					break
-				}
-				l.end(it.Position, storage.Expired)
-			}
+			more, after = next > after && len(items) == 0, next
 		}
 	}
 	return sweepPause
-}
-
-func (f *Forwarder) expired(it storage.Item) bool {
-	least, _ := f.Clock.Age(it.Stamp)
-	return it.TTL > 0 && least >= it.TTL
 }
 
 // settle tells the store what has ended.
