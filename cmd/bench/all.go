@@ -45,7 +45,7 @@ as it stands in docs/durability.md.
 Flushes and bytes are counted by loop devices, the slow device and the power cuts need
 /dev/fuse, dropping caches needs root: run it as root, or those rows are skipped. The
 peers need a gateway in --bin ("make build") and whatever of mosquitto and RabbitMQ is
-installed. In full it takes about half an hour, and wants a machine with nothing else
+installed. In full it takes some twenty minutes, and wants a machine with nothing else
 to do and 8 GB free under --dir.`,
 		Args: cobra.NoArgs,
 	}

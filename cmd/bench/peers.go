@@ -45,7 +45,7 @@ type peersPaces struct {
 	quiet        time.Duration // without an arrival: nothing more will come
 }
 
-// The long form takes about eight minutes, the quick one less than 20 s.
+// The long form takes about eight minutes, the quick one some 20 s.
 func (p *peersRun) pace() {
 	p.paces = peersPaces{rounds: 5, warm: 300 * time.Millisecond, length: 1500 * time.Millisecond,
 		publish: 1500 * time.Millisecond, quiet: 3 * time.Second}

@@ -124,7 +124,7 @@ func measureFlags(cmd *cobra.Command) *measure {
 	var m measure
 	f := cmd.Flags()
 	f.BoolVar(&m.json, "json", false, "print one JSON object a figure instead of a table")
-	f.BoolVar(&m.quick, "quick", false, "a form of less than 20 s, on less data")
+	f.BoolVar(&m.quick, "quick", false, "a form of about 20 s, on less data")
 	f.StringVar(&m.dir, "dir", "", "work `folder` on the disk to measure; a temporary one if not given")
 	f.BoolVar(&m.tiny, "tiny", false, "with --quick, less than can be measured well")
 	f.MarkHidden("tiny") // fails only for a flag that does not exist
