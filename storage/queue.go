@@ -238,6 +238,11 @@ func (q *Queue) Stats() QueueStats {
 	for _, r := range q.rows {
 		s.Pending += r.Pending
 		s.Parked += r.Parked
+		s.Delivered += r.Delivered
+		s.Expired += r.Expired
+		s.Evicted += r.Evicted
+		s.Discarded += r.Discarded
+		s.Damaged += r.Damaged
 	}
 	q.db.mu.Unlock()
 	if f, _ := q.scan(s.Checkpoint, Limit{Records: 1}, q.reader(nil), false); len(f) > 0 {

@@ -174,4 +174,8 @@ type QueueStats struct {
 	Checkpoint Position // everything up to here is settled
 	Last       Position // newest
 	Oldest     Stamp    // arrival of the oldest pending record; zero if there is none
+
+	// What has become of the others since the queue was made: the sums of the ledger's
+	// rows of all senders.
+	Delivered, Expired, Evicted, Discarded, Damaged uint64
 }
