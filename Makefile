@@ -9,7 +9,7 @@ CUTS    ?= 10000
 NODE    := testdata/node
 
 .DEFAULT_GOAL := help
-.PHONY: help build run test prove peers lint unit house fuzz outage needs clean
+.PHONY: help build run test prove peers conform lint unit house fuzz outage needs clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -35,6 +35,10 @@ prove: build ## the long proofs: outages with kills and silence; CUTS power cuts
 peers: build ## install the brokers that Holdfast is measured against, and measure
 	@scripts/peers
 	$(BIN)/bench peers --bin $(BIN) $(ARGS)
+
+conform: ## what MQTT 3.1.1 and 5 ask of a server, as a table: Holdfast beside plain mochi and mosquitto
+	@PATH=$$PATH:/usr/sbin scripts/need mosquitto mosquitto "a column of the table"
+	go test -count=1 -v -run '^TestTable$$' ./hub/mqtt/conform
 
 lint:
 	@echo "== gofmt, vet, staticcheck"

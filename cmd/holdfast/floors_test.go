@@ -25,6 +25,7 @@ var floors = map[string]struct{ ours, foreign string }{
 	"cmd/bench":    {"hub hub/wire hub/identity storage storage/crashdisk hub/iothub/hubtest", "*"},
 	// second floor
 	"hub/mqtt":           {"hub hub/wire hub/identity storage", "github.com/mochi-mqtt/server/v2 github.com/gorilla/websocket"},
+	"hub/mqtt/conform":   {"", "github.com/mochi-mqtt/server/v2 github.com/gorilla/websocket"},
 	"hub/iothub":         {"hub hub/wire hub/identity storage", "github.com/eclipse/paho.mqtt.golang github.com/gorilla/websocket golang.org/x/net golang.org/x/sync golang.org/x/time"},
 	"hub/iothub/hubtest": {"hub/wire", "github.com/mochi-mqtt/server/v2 github.com/gorilla/websocket golang.org/x/sync golang.org/x/time"},
 	"hub/web":            {"hub hub/wire hub/identity storage", ""},
