@@ -75,7 +75,7 @@ func (c *Core) Publish(ctx context.Context, m Message, done func(error)) {
 	case err != nil:
 		r = storage.Record{} // through the store all the same: done must not overtake
 	case len(r.To) > 0:
-		r.Body = encode(&m)
+		r.Body = Encode(&m)
 	default:
 		c.db.Unrouted(r.Sender)
 	}
@@ -94,7 +94,7 @@ func admit(m *Message) error {
 	if n := m.Size(); n > wire.MaxMessage {
 		return fmt.Errorf("%w: it has %d bytes, at most %d are allowed", ErrBad, n, wire.MaxMessage)
 	}
-	if len(m.Topic)+len(m.Props) > maxNames {
+	if len(m.Topic)+len(m.Props)+len(m.Extra) > maxNames {
 		return fmt.Errorf("%w: topic and properties are over %d bytes", ErrBad, maxNames)
 	}
 	return nil

@@ -81,6 +81,7 @@ type Message struct {
 	Arrived storage.Stamp // set by the Hub where it is zero
 	History bool          // set by a Forwarder: fresher ones of its sender may have gone before. Goes upstream as "holdfast-history"
 	Props   wire.Bag
+	Extra   string           // what the bridge that it comes from wants to find again in a queue of its own; nobody else reads it
 	Body    []byte           // not changed after Publish
 	With    []storage.Change // state that becomes true exactly when the message is kept
 	Order   *storage.Order   // after an ErrFull nothing more of it is kept until Resume; may be nil

@@ -12,15 +12,20 @@ import (
 // A message's record body, version first; strings are a uvarint length and the
 // bytes. Sender and stamp are the storage record's own, its checksum too.
 //
-//	1 (1) | QoS (1) | id | topic | output | properties | body to the end
+//	2 (1) | QoS (1) | id | topic | output | properties | extra | body to the end
 //
-// At most wire.MaxMessage and the names, so it always fits storage.MaxRecord.
-const recordVersion = 1
+// Version 1 had no extra. At most wire.MaxMessage and the names, so it always fits
+// storage.MaxRecord.
+const (
+	recordVersion = 2
+	withoutExtra  = 1
+)
 
-func encode(m *Message) []byte {
-	b := make([]byte, 0, 2+4*binary.MaxVarintLen32+len(m.ID)+len(m.Topic)+len(m.Output)+len(m.Props)+len(m.Body))
+// Encode makes the body of the record that a message is kept in; see Decode.
+func Encode(m *Message) []byte {
+	b := make([]byte, 0, 2+5*binary.MaxVarintLen32+len(m.ID)+len(m.Topic)+len(m.Output)+len(m.Props)+len(m.Extra)+len(m.Body))
 	b = append(b, recordVersion, m.QoS)
-	for _, s := range []string{m.ID, m.Topic, m.Output, string(m.Props)} {
+	for _, s := range []string{m.ID, m.Topic, m.Output, string(m.Props), m.Extra} {
 		b = append(binary.AppendUvarint(b, uint64(len(s))), s...)
 	}
 	return append(b, m.Body...)
@@ -33,13 +38,17 @@ func Decode(it *storage.Item) (Message, error) {
 	if len(b) < 2 {
 		return Message{}, errors.New("message record ends too early")
 	}
-	if b[0] != recordVersion {
-		return Message{}, fmt.Errorf("message record has version %d, this program knows %d", b[0], recordVersion)
+	version := b[0]
+	if version != recordVersion && version != withoutExtra {
+		return Message{}, fmt.Errorf("message record has version %d, this program knows %d", version, recordVersion)
 	}
 	m := Message{From: Identity(it.Sender), Arrived: it.Stamp, QoS: b[1]}
 	b = b[2:]
 	var props string
-	for _, s := range []*string{&m.ID, &m.Topic, &m.Output, &props} {
+	for _, s := range []*string{&m.ID, &m.Topic, &m.Output, &props, &m.Extra} {
+		if s == &m.Extra && version == withoutExtra {
+			break
+		}
 		n, k := binary.Uvarint(b)
 		if k <= 0 || n > uint64(len(b)-k) {
 			return Message{}, errors.New("message record ends too early")

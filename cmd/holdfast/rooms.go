@@ -120,18 +120,18 @@ func (g *gateway) openPeople() (err error) {
 	return err
 }
 
-// openHub says where messages are kept: telemetry for the cloud, and of ordinary
-// clients what a [[forward]] names. Without a cloud there is no such place.
+// openHub says where messages are kept: for ordinary clients whose sessions are kept,
+// for the cloud telemetry and what a [[forward]] names of ordinary clients' messages.
 func (g *gateway) openHub() error {
 	if g.cloud == nil {
-		g.core = hub.NewCore(g.queue, g.clock)
+		g.core = hub.NewCore(g.queue, g.clock, g.broker.Route)
 		return nil
 	}
 	forward, err := mqtt.Forward(g.cfg.Forwards, toCloud)
 	if err != nil {
 		return err
 	}
-	g.core = hub.NewCore(g.queue, g.clock, fitting(telemetry(g.cfg.IoTHub)), fitting(forward))
+	g.core = hub.NewCore(g.queue, g.clock, fitting(telemetry(g.cfg.IoTHub)), fitting(forward), g.broker.Route)
 	return nil
 }
 

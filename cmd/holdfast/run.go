@@ -46,8 +46,9 @@ type gateway struct {
 //	certificates  read, or made
 //	cloud         what the connection string says
 //	people        devices and accounts: of the file, and of the last good scope
+//	broker        MQTT: its listeners, and the sessions that are kept
 //	hub           routes
-//	listeners     MQTT, the page, HTTPS
+//	listeners     the page, HTTPS
 //
 // and then keeps the services running until ctx ends.
 func (p *Program) run(ctx context.Context, cfg Config, log *slog.Logger, lines *ring) error {
@@ -62,6 +63,7 @@ func (p *Program) run(ctx context.Context, cfg Config, log *slog.Logger, lines *
 		{"certificates", g.openCertificates},
 		{"cloud", g.openCloud},
 		{"people", g.openPeople},
+		{"broker", g.openBroker},
 		{"hub", g.openHub},
 		{"listeners", g.openListeners},
 	} {
@@ -124,14 +126,15 @@ func (g *gateway) openCertificates() (err error) {
 	return err
 }
 
-func (g *gateway) openListeners() error {
-	var err error
+func (g *gateway) openBroker() (err error) {
 	g.broker, err = mqtt.New(g.cfg.MQTT, mqtt.Deps{
-		Gate: g.people, TLS: g.certs.Config(), Gateway: g.self(), Log: g.log.With("service", "broker"),
+		Gate: g.people, Store: g.queue, Clock: g.clock,
+		TLS: g.certs.Config(), Gateway: g.self(), Log: g.log.With("service", "broker"),
 	})
-	if err != nil {
-		return err
-	}
+	return err
+}
+
+func (g *gateway) openListeners() error {
 	g.page = &Server{
 		Key: "[status] listen", Other: "127.0.0.1:9601", Listen: g.cfg.Status.Listen,
 		Handler: web.New(g.status), Log: g.log.With("service", "page"),

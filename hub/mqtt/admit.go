@@ -85,8 +85,6 @@ func (c *conn) admit(pk *packets.Packet) *refusal {
 		return &refusal{3, codeUnavailable, "not ready", errors.New("the gateway is still starting")}
 	case pk.Properties.AuthenticationMethod != "":
 		return &refusal{5, codeBadMethod, "not authorized", errors.New("enhanced authentication is not offered")}
-	case pk.Connect.WillQos > 1 && c.version == v5:
-		return &refusal{0, codeQoS, "qos 2", errors.New("will has quality of service 2")}
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, gateTimeout)
 	defer cancel()
@@ -105,6 +103,8 @@ func (c *conn) admit(pk *packets.Packet) *refusal {
 	switch {
 	case errors.Is(err, errFull):
 		return &refusal{3, codeBusy, "full", err}
+	case errors.Is(err, errSessions):
+		return &refusal{3, codeQuota, "sessions", err}
 	case err != nil:
 		return &refusal{2, codeClientID, "client id", err}
 	}
@@ -192,7 +192,7 @@ func (c *conn) terms(pk *packets.Packet) (expiry time.Duration, props packets.Pr
 	c.keepAlive = granted * 3 / 2 // [MQTT-3.1.2-24], and [MQTT-3.1.2-22] of MQTT 5
 	if c.version != v5 {
 		if !pk.Connect.Clean {
-			expiry = keepSession
+			expiry = c.b.sessionExpiry
 		}
 		return expiry, props
 	}
@@ -204,18 +204,16 @@ func (c *conn) terms(pk *packets.Packet) (expiry time.Duration, props packets.Pr
 	if p.MaximumPacketSize > 0 {
 		c.maxOut = int(p.MaximumPacketSize)
 	}
-	expiry = time.Duration(p.SessionExpiryInterval) * time.Second
+	expiry = c.b.expiryOf(p.SessionExpiryInterval)
 	props = packets.Properties{
 		ReceiveMaximum: uint16(c.b.window), TopicAliasMaximum: maxAlias, MaximumPacketSize: maxPacket,
-		MaximumQos: 1, MaximumQosFlag: true, SharedSubAvailableFlag: true,
 		AssignedClientID: p.AssignedClientID,
 	}
 	if granted != asked {
 		props.ServerKeepAlive, props.ServerKeepAliveFlag = uint16(granted/time.Second), true
 	}
-	if expiry > keepSession {
-		expiry = keepSession
-		props.SessionExpiryInterval, props.SessionExpiryIntervalFlag = uint32(keepSession/time.Second), true
+	if expiry < time.Duration(p.SessionExpiryInterval)*time.Second {
+		props.SessionExpiryInterval, props.SessionExpiryIntervalFlag = uint32(expiry/time.Second), true
 	}
 	return expiry, props
 }

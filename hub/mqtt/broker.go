@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -19,6 +20,7 @@ import (
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/hub/identity"
 	"holdfast.dev/holdfast/hub/wire"
+	"holdfast.dev/holdfast/storage"
 )
 
 // Gate is who may come in. Both proofs answer with an error that is
@@ -39,28 +41,46 @@ type Gate interface {
 // Deps is what a Broker needs of the house.
 type Deps struct {
 	Gate    Gate
-	TLS     *tls.Config  // nil: no TLS listener
-	Gateway hub.Identity // whose the messages of accounts without a device are
+	Store   *storage.DB   // of the hub, for sessions, retained messages and wills
+	Clock   storage.Clock // of the store, too
+	TLS     *tls.Config   // nil: no TLS listener
+	Gateway hub.Identity  // whose the messages of accounts without a device are
 	Log     *slog.Logger
 }
 
 // Broker is the MQTT broker for downstream devices, a hub.Bridge.
 type Broker struct {
-	gate       Gate
-	gateway    hub.Identity
-	log        *slog.Logger
-	window     int
-	maxClients int
-	keepAlive  time.Duration
-	listeners  []*listener
-	server     *mochi.Server
-	topics     *mochi.TopicsIndex
-	retained   retained
-	fan        fanout
-	due        dueWills
-	stats      stats
-	queued     atomic.Int64  // bytes that wait for clients
-	serial     atomic.Uint64 // of connections
+	gate      Gate
+	gateway   hub.Identity
+	log       *slog.Logger
+	store     *storage.DB
+	clock     storage.Clock
+	listeners []*listener
+	server    *mochi.Server
+	topics    *mochi.TopicsIndex // all subscriptions of ordinary clients
+	lasting   *mochi.TopicsIndex // those for which messages are kept
+	retained  retained
+	passage   passage
+	fan       fanout
+	clerk     clerk
+	due       dueWills
+	graves    graves
+	stats     stats
+	queued    atomic.Int64  // bytes that wait for clients in memory
+	serial    atomic.Uint64 // of connections
+	prefix    string        // of message ids
+	messages  atomic.Uint64 // of message ids
+
+	// Of the configuration.
+	window        int
+	maxClients    int
+	maxSessions   int
+	keepAlive     time.Duration
+	sessionExpiry time.Duration
+	sessionQuota  int64
+
+	gmu    sync.Mutex
+	groups map[string]*group
 
 	mu       sync.RWMutex
 	hub      hub.Hub         // nil unless running
@@ -77,6 +97,8 @@ const (
 	usualClients   = 1000
 	usualPublishes = 100
 	usualKeepAlive = 10 * time.Minute
+	usualExpiry    = 7 * 24 * time.Hour
+	usualQuota     = 64 << 20
 )
 
 // New opens the listeners, so that an address that is in use is known at start.
@@ -84,9 +106,14 @@ const (
 func New(cfg Config, d Deps) (*Broker, error) {
 	b := &Broker{
 		gate: d.Gate, gateway: d.Gateway, log: d.Log,
+		store: d.Store, clock: d.Clock, prefix: rand.Text()[:10] + "-",
 		window: cfg.Window, maxClients: cfg.MaxClients, keepAlive: cfg.KeepAlive.Or(usualKeepAlive),
+		maxSessions: cfg.MaxSessions, sessionExpiry: cfg.SessionExpiry.Or(usualExpiry), sessionQuota: int64(cfg.SessionQuota),
 		retained: retained{m: map[string]*message{}},
 		fan:      fanout{wake: make(chan struct{}, 1)},
+		clerk:    clerk{store: d.Store, wake: make(chan struct{}, 1)},
+		lasting:  mochi.NewTopicsIndex(),
+		groups:   map[string]*group{},
 		stats:    stats{causes: map[string]uint64{}, said: map[string]bool{}},
 		ctx:      context.Background(),
 		sessions: map[string]*session{},
@@ -98,11 +125,21 @@ func New(cfg Config, d Deps) (*Broker, error) {
 	if b.maxClients == 0 {
 		b.maxClients = usualClients
 	}
+	if b.maxSessions == 0 {
+		b.maxSessions = 4 * b.maxClients
+	}
+	if b.sessionQuota == 0 {
+		b.sessionQuota = usualQuota
+	}
 	switch {
 	case b.window < 1 || b.window > math.MaxUint16:
 		return nil, fmt.Errorf("[mqtt] window = %d: want 1 to 65535", b.window)
 	case b.maxClients < 1:
 		return nil, fmt.Errorf("[mqtt] max_clients = %d: want 1 or more", b.maxClients)
+	case b.maxSessions < 1:
+		return nil, fmt.Errorf("[mqtt] max_sessions = %d: want 1 or more", b.maxSessions)
+	case b.sessionExpiry < time.Second || b.sessionExpiry > math.MaxUint32*time.Second:
+		return nil, fmt.Errorf("[mqtt] session_expiry = %s: want 1s to 136 years", b.sessionExpiry)
 	case b.keepAlive < time.Second || b.keepAlive > math.MaxUint16*time.Second:
 		return nil, fmt.Errorf("[mqtt] keep_alive = %s: want 1s to 18h", b.keepAlive)
 	}
@@ -111,6 +148,9 @@ func New(cfg Config, d Deps) (*Broker, error) {
 		return nil, err
 	}
 	b.topics = b.server.Topics
+	if err := b.recall(); err != nil {
+		return nil, err
+	}
 	b.listeners = listenersOf(cfg, d.TLS)
 	if err := b.listen(); err != nil {
 		return nil, err
@@ -125,7 +165,6 @@ func newServer(h mochi.Hook) (*mochi.Server, error) {
 	limits.MaximumClientWritesPending = 1 // nothing is sent through its queues
 	limits.MaximumMessageExpiryInterval = 0
 	limits.MaximumPacketSize = maxPacket + 16
-	limits.MaximumQos = 1
 	limits.TopicAliasMaximum = maxAlias
 	limits.MinimumProtocolVersion = v311
 	limits.Compatibilities.NoInheritedPropertiesOnAck = true
@@ -148,12 +187,20 @@ func (b *Broker) Run(ctx context.Context, h hub.Hub) error {
 	b.mu.Lock()
 	b.hub, b.ctx, b.closing = h, ctx, false
 	b.mu.Unlock()
+	for _, w := range b.due.take() { // of the last run, before anybody comes with another
+		b.sendWill(w)
+	}
 	var inner sync.WaitGroup
 	for _, l := range b.listeners {
 		inner.Go(func() { l.accept(ctx, b) })
 		b.log.Info("listening", "protocol", l.name, "address", l.addr().String())
 	}
+	writing, written := context.WithCancel(context.WithoutCancel(ctx)) // longer than the connections
+	defer written()
+	var clerk sync.WaitGroup
+	clerk.Go(func() { b.clerk.run(writing) })
 	inner.Go(func() { b.fan.run(ctx, b) })
+	inner.Go(func() { b.buryAll(ctx) })
 	inner.Go(func() { b.janitor(ctx) })
 	inner.Go(func() { b.watch(ctx) })
 	<-ctx.Done()
@@ -163,6 +210,9 @@ func (b *Broker) Run(ctx context.Context, h hub.Hub) error {
 	b.hangUpAll()
 	b.wg.Wait()
 	inner.Wait()
+	written()
+	clerk.Wait()
+	b.clerk.finish()
 	return nil
 }
 
@@ -251,6 +301,7 @@ func (b *Broker) exit(c *conn) {
 	if pumping {
 		<-c.pumped
 	}
+	c.abandon()
 	c.say()
 	if c.session != nil {
 		b.detach(c)

@@ -40,7 +40,7 @@ func TestCommitterDoesNotWaitForLog(t *testing.T) {
 			t.Run(fmt.Sprint(err, v), func(t *testing.T) {
 				log := &stuckLog{reached: make(chan struct{}, 1), let: make(chan struct{})}
 				h, g := newFakes()
-				b, e := New(Config{Listen: "127.0.0.1:0"}, Deps{Gate: g, Log: slog.New(log)})
+				b, e := New(Config{Listen: "127.0.0.1:0"}, stored(t, Deps{Gate: g, Log: slog.New(log)}))
 				if e != nil {
 					t.Fatal(e)
 				}

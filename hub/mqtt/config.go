@@ -9,6 +9,10 @@ type Config struct {
 	MaxClients int          `toml:"max_clients"` // connections at once: 1000 if zero
 	Window     int          `toml:"window"`      // publishes of one client that wait for the disk: 100 if zero
 	KeepAlive  hub.Duration `toml:"keep_alive"`  // longest a client may be silent: 10m if zero
+
+	MaxSessions   int          `toml:"max_sessions"`   // sessions that are kept, connected or not: 4 × max_clients if zero
+	SessionExpiry hub.Duration `toml:"session_expiry"` // longest a session outlives its connection: 7d if zero
+	SessionQuota  hub.Size     `toml:"session_quota"`  // most that waits on disk for one session: 64MiB if zero
 }
 
 // ForwardConfig is one [[forward]] of the configuration: which messages of

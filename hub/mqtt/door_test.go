@@ -37,7 +37,7 @@ func hello(pk *packets.Packet) {
 
 func TestNotReady(t *testing.T) {
 	h, g := newFakes()
-	b, err := New(Config{Listen: "127.0.0.1:0"}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+	b, err := New(Config{Listen: "127.0.0.1:0"}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +57,7 @@ func TestNotReady(t *testing.T) {
 func TestPortInUse(t *testing.T) {
 	b, _, g := start(t, Config{})
 	addr := b.Addr().String()
-	_, err := New(Config{Listen: addr}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+	_, err := New(Config{Listen: addr}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)}))
 	want := "listen on " + addr + ": address already in use: another broker may be running; stop it or set [mqtt] listen"
 	if err == nil || err.Error() != want {
 		t.Errorf("New: %v, want %s", err, want)
@@ -67,7 +67,7 @@ func TestPortInUse(t *testing.T) {
 func TestBadConfig(t *testing.T) {
 	for _, cfg := range []Config{{Window: -1}, {Window: 1 << 16}, {MaxClients: -1}, {KeepAlive: 1}} {
 		cfg.Listen = "off"
-		if _, err := New(cfg, Deps{Log: slog.New(slog.DiscardHandler)}); err == nil {
+		if _, err := New(cfg, stored(t, Deps{Log: slog.New(slog.DiscardHandler)})); err == nil {
 			t.Errorf("New(%+v) made a broker", cfg)
 		}
 	}
@@ -77,7 +77,7 @@ func TestBadConfig(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, g := newFakes()
-		b, err := New(Config{Listen: "off"}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+		b, err := New(Config{Listen: "off"}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -122,7 +122,7 @@ func TestDeadlines(t *testing.T) {
 func TestWriteDeadline(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h, g := newFakes()
-		b, err := New(Config{Listen: "off"}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+		b, err := New(Config{Listen: "off"}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,7 +149,7 @@ func TestKeptSessionEnds(t *testing.T) {
 	if n := metric(b, "mqtt_sessions"); n != 1 {
 		t.Fatalf("%v sessions, want 1", n)
 	}
-	b.sweep(time.Now().Add(keepSession + time.Second))
+	b.sweep(time.Now().Add(usualExpiry + time.Second))
 	if n := metric(b, "mqtt_sessions"); n != 0 {
 		t.Errorf("%v sessions, want 0", n)
 	}
@@ -208,8 +208,8 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	h, g := newFakes()
-	b, err := New(Config{Listen: "off", TLSListen: "127.0.0.1:0"}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler),
-		TLS: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}})
+	b, err := New(Config{Listen: "off", TLSListen: "127.0.0.1:0"}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler),
+		TLS: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestTLS(t *testing.T) {
 // Run may be run again, as a supervisor does.
 func TestRunAgain(t *testing.T) {
 	h, g := newFakes()
-	b, err := New(Config{Listen: "127.0.0.1:0"}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+	b, err := New(Config{Listen: "127.0.0.1:0"}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -281,7 +281,7 @@ func TestAnswersAreBounded(t *testing.T) {
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			h, g := newFakes()
-			b, err := New(Config{Listen: "off"}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+			b, err := New(Config{Listen: "off"}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)}))
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -11,6 +11,7 @@ import (
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/hub/identity"
 	"holdfast.dev/holdfast/hub/wire"
+	"holdfast.dev/holdfast/storage"
 )
 
 const patience = 10 * time.Second
@@ -25,15 +26,25 @@ type fakeHub struct {
 	doers    map[hub.Identity]hub.Doer
 	kinds    map[hub.Identity][]hub.Kind
 	turns    map[hub.Identity]int // which Attach counts
+	core     *hub.Core            // keeps what is kept; may be nil
 	attached int
 }
 
-func (h *fakeHub) Publish(_ context.Context, m hub.Message, done func(error)) {
+func (h *fakeHub) Publish(ctx context.Context, m hub.Message, done func(error)) {
 	if string(m.Body) == "panic" {
 		panic("hub panics")
 	}
 	h.mu.Lock()
 	h.messages = append(h.messages, m)
+	if core, answer := h.core, done; core != nil {
+		done = func(err error) {
+			if err != nil {
+				answer(err)
+				return
+			}
+			core.Publish(ctx, m, answer)
+		}
+	}
 	if h.hold {
 		h.dones = append(h.dones, done)
 		h.mu.Unlock()
@@ -173,12 +184,31 @@ func start(t testing.TB, cfg Config) (*Broker, *fakeHub, *fakeGate) {
 	if cfg.Listen == "" {
 		cfg.Listen = "127.0.0.1:0"
 	}
-	b, err := New(cfg, Deps{Gate: g, Gateway: "gw", Log: slog.New(slog.DiscardHandler)})
+	b, err := New(cfg, stored(t, Deps{Gate: g, Gateway: "gw", Log: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		t.Fatalf("New: %v", err)
 	}
+	h.core = hub.NewCore(b.store, b.clock, b.Route)
 	run(t, b, h)
 	return b, h, g
+}
+
+// stored is d with a store of its own.
+func stored(t testing.TB, d Deps) Deps {
+	t.Helper()
+	d.Clock = storage.SystemClock()
+	d.Store = openStore(t, t.TempDir())
+	t.Cleanup(func() { d.Store.Close() })
+	return d
+}
+
+func openStore(t testing.TB, dir string) *storage.DB {
+	t.Helper()
+	db, err := storage.Open(dir, storage.Options{SegmentBytes: 1 << 20, MaxBytes: 64 << 20, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatalf("open store: %v", err)
+	}
+	return db
 }
 
 func run(t testing.TB, b *Broker, h hub.Hub) {

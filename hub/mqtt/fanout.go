@@ -4,13 +4,6 @@ import (
 	"context"
 	"strings"
 	"sync"
-	"time"
-)
-
-// Limits of the retained messages, which are in memory.
-const (
-	maxRetained      = 10_000
-	maxRetainedBytes = 16 << 20
 )
 
 // fanout gives kept messages to other clients, in the order in which they were
@@ -58,13 +51,11 @@ func (f *fanout) run(ctx context.Context, b *Broker) {
 	}
 }
 
-// spread gives m to all who subscribe to it.
+// spread gives m to all who subscribe to it and whose queue does not have it.
 func (b *Broker) spread(m *message) {
-	if m.retain {
-		if !b.retained.set(m) {
-			b.stats.dropped.Add(1)
-			b.warn(m.from, "retained messages are full", nil)
-		}
+	if m.retain && !b.retained.set(m) {
+		b.stats.dropped.Add(1)
+		b.warn(m.from, "retained messages are full", nil)
 	}
 	seen := map[string]bool{}
 	for key := range b.topics.Subscribers(m.topic).Subscriptions {
@@ -73,6 +64,15 @@ func (b *Broker) spread(m *message) {
 			continue
 		}
 		seen[key] = true
+		if name, shared := strings.CutPrefix(key, shareKey); shared {
+			b.gmu.Lock()
+			g := b.groups[name]
+			b.gmu.Unlock()
+			if g != nil {
+				g.spread(m)
+			}
+			continue
+		}
 		b.mu.RLock()
 		s := b.sessions[key]
 		b.mu.RUnlock()
@@ -80,66 +80,4 @@ func (b *Broker) spread(m *message) {
 			s.deliver(m)
 		}
 	}
-}
-
-// retained are the messages that new subscribers get: the newest of each topic.
-type retained struct {
-	mu    sync.RWMutex
-	m     map[string]*message
-	bytes int
-}
-
-// set keeps m, or removes what is kept where m is empty. It says whether there
-// was room.
-func (r *retained) set(m *message) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if old := r.m[m.topic]; old != nil {
-		r.bytes -= old.size()
-		delete(r.m, m.topic)
-	}
-	if len(m.body) == 0 {
-		return true
-	}
-	if !r.fits(m) {
-		r.expire(time.Now())
-	}
-	if !r.fits(m) {
-		return false
-	}
-	r.m[m.topic] = m
-	r.bytes += m.size()
-	return true
-}
-
-func (r *retained) fits(m *message) bool {
-	return len(r.m) < maxRetained && r.bytes+m.size() <= maxRetainedBytes
-}
-
-// expire removes what nobody would get any more.
-func (r *retained) expire(now time.Time) {
-	for t, m := range r.m {
-		if m.over(now) {
-			r.bytes -= m.size()
-			delete(r.m, t)
-		}
-	}
-}
-
-func (r *retained) matching(filter string) (found []*message) {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	now := time.Now()
-	for t, m := range r.m {
-		if matches(filter, t) && !m.over(now) {
-			found = append(found, m)
-		}
-	}
-	return found
-}
-
-func (r *retained) len() int {
-	r.mu.RLock()
-	defer r.mu.RUnlock()
-	return len(r.m)
 }

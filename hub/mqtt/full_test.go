@@ -25,7 +25,7 @@ func TestFullStore(t *testing.T) {
 		return []hub.Dest{{Queue: "up", Priority: 5}}
 	})
 	_, g := newFakes()
-	b, err := New(Config{Listen: "127.0.0.1:0", Window: 20}, Deps{Gate: g, Gateway: "gw", Log: slog.New(slog.DiscardHandler)})
+	b, err := New(Config{Listen: "127.0.0.1:0", Window: 20}, stored(t, Deps{Gate: g, Gateway: "gw", Log: slog.New(slog.DiscardHandler)}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -38,7 +38,7 @@ func FuzzPackets(f *testing.F) {
 	h, g := newFakes()
 	var panics bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&panics, &slog.HandlerOptions{Level: slog.LevelError}))
-	b, err := New(Config{Listen: "off"}, Deps{Gate: g, Log: log})
+	b, err := New(Config{Listen: "off"}, stored(f, Deps{Gate: g, Log: log}))
 	if err != nil {
 		f.Fatal(err)
 	}

@@ -211,9 +211,15 @@ func (c *conn) take(head byte, body []byte) error {
 	case packets.Publish:
 		return c.admitPublish(head, body)
 	case packets.Puback:
-		return c.session.acked(c, uint16(body[0])<<8|uint16(body[1]))
-	case packets.Pubrec, packets.Pubrel, packets.Pubcomp:
-		return protocol(packets.PacketNames[kind] + ": quality of service 2 is not offered")
+		return c.session.acked(c, idOf(body))
+	case packets.Pubrec:
+		return c.session.received(c, idOf(body), reasonIn(body))
+	case packets.Pubrel:
+		c.session.released(c, idOf(body))
+		return nil
+	case packets.Pubcomp:
+		c.session.completed(c, idOf(body))
+		return nil
 	case packets.Subscribe, packets.Unsubscribe:
 		return c.filters(kind, body)
 	case packets.Disconnect:
@@ -223,13 +229,23 @@ func (c *conn) take(head byte, body []byte) error {
 	return nil
 }
 
+func idOf(body []byte) uint16 { return uint16(body[0])<<8 | uint16(body[1]) }
+
+// reasonIn is the reason code of an acknowledgement; 3.1.1 has none.
+func reasonIn(body []byte) byte {
+	if len(body) > 2 {
+		return body[2]
+	}
+	return 0
+}
+
 // admitPublish keeps from mochi what it would drop without an answer or take for
 // something else: a quality of service it lowers by itself, and topics that it
 // holds to be its own.
 func (c *conn) admitPublish(head byte, body []byte) error {
 	qos := head >> 1 & 3
-	if qos == 2 {
-		return &malformed{codeQoS, "PUBLISH: quality of service 2 is not offered"}
+	if qos == 2 && c.device != "" {
+		return &malformed{codeQoS, "PUBLISH: IoT Hub has no quality of service 2"}
 	}
 	n := int(body[0])<<8 | int(body[1])
 	topic := string(body[2 : 2+n])
@@ -255,7 +271,7 @@ func (c *conn) refuseReserved(head byte, body []byte, topic string) error {
 	if pk.Properties.TopicAliasFlag {
 		return &malformed{codeNotAuthorized, what}
 	}
-	if p, ok := c.expect(pk.PacketID, pk.FixedHeader.Qos); ok {
+	if p, ok := c.expect(pk.PacketID, pk.FixedHeader.Qos); ok && (p.qos < 2 || c.fresh(p)) {
 		c.refuse(p, cause{"not authorized", codeNotAuthorized, errors.New(what)})
 	}
 	return nil

@@ -70,6 +70,8 @@ func (h *hold) end() {
 }
 
 func (c *conn) try(a attempt) {
+	leave := c.b.passage.enter()
+	defer leave()
 	c.hub.Publish(c.ctx, a.m, func(err error) {
 		// On the goroutine that commits: nothing here may block.
 		if c.landed(a, err) {
@@ -201,5 +203,19 @@ func (c *conn) giveUp() {
 	c.mu.Unlock()
 	for _, a := range refused {
 		c.refuse(a.p, why)
+	}
+}
+
+// abandon lets go of what is held when the connection has ended: the client will send
+// it again.
+func (c *conn) abandon() {
+	c.mu.Lock()
+	all := append(c.held.failed, c.held.behind...)
+	c.held.failed, c.held.behind = nil, nil
+	c.mu.Unlock()
+	for _, a := range all {
+		if a.p.qos == 2 {
+			a.p.in.lost(a.p.packet)
+		}
 	}
 }

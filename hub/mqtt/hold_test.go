@@ -59,7 +59,7 @@ func bubble(t *testing.T, cfg Config, f func(b *Broker, h *fullHub)) {
 		fake, g := newFakes()
 		h := &fullHub{fakeHub: fake, err: fmt.Errorf("commit: %w", hub.ErrFull)}
 		cfg.Listen = "off"
-		b, err := New(cfg, Deps{Gate: g, Gateway: "gw", Log: slog.New(slog.DiscardHandler)})
+		b, err := New(cfg, stored(t, Deps{Gate: g, Gateway: "gw", Log: slog.New(slog.DiscardHandler)}))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -315,7 +315,7 @@ func TestHoldLosesNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		fake, g := newFakes()
 		h := &commitHub{fakeHub: fake, line: make(chan commit, 1000)}
-		b, err := New(Config{Listen: "off", Window: 20}, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)})
+		b, err := New(Config{Listen: "off", Window: 20}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler)}))
 		if err != nil {
 			t.Fatal(err)
 		}

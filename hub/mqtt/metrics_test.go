@@ -25,7 +25,7 @@ func (l *countLog) Handle(context.Context, slog.Record) error        { l.n.Add(1
 func TestLogIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		log := &countLog{}
-		b, err := New(Config{Listen: "off"}, Deps{Log: slog.New(log)})
+		b, err := New(Config{Listen: "off"}, stored(t, Deps{Log: slog.New(log)}))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -19,15 +19,19 @@ func TestRights(t *testing.T) {
 		filter     string
 		code, five byte
 	}{
-		{"plant/1/up", 1, 1},
-		{"plant/#", 1, 1},
-		{"plant", 1, 1},
+		{"plant/1/up", 2, 2},
+		{"plant/#", 2, 2},
+		{"plant", 2, 2},
 		{"#", 0x80, codeNotAuthorized},
 		{"+/1/up", 0x80, codeNotAuthorized},
 		{"other", 0x80, codeNotAuthorized},
 		{"devices/d1/messages/devicebound/#", 0x80, codeNotAuthorized},
 		{"$iothub/methods/POST/#", 0x80, codeNotAuthorized},
-		{"$share/g/plant/#", 0x80, codeShared},
+		{"$share/g/plant/#", 1, 1},
+		{"$share/g/other", 0x80, codeNotAuthorized},
+		{"$share/g", 0x80, codeFilterInvalid},
+		{"$share//plant", 0x80, codeFilterInvalid},
+		{"$share/+/plant", 0x80, codeFilterInvalid},
 		{"plant/#/x", 0x80, codeFilterInvalid},
 		{"plant/x+", 0x80, codeFilterInvalid},
 		{"plant" + strings.Repeat("/x", maxLevels), 0x80, codeFilterInvalid},
@@ -264,25 +268,12 @@ func TestWill(t *testing.T) {
 	}
 }
 
-func TestQoS2(t *testing.T) {
-	b, _, _ := start(t, Config{})
-	c := ordinary(t, b, v5, "c", "all", nil)
-	c.publish("t", 2, 1, "x")
-	if bye := c.want(packets.Disconnect); bye.ReasonCode != codeQoS {
-		t.Errorf("DISCONNECT %#x, want %#x", bye.ReasonCode, codeQoS)
-	}
-	c.wantClosed()
-	c = ordinary(t, b, v311, "c", "all", nil)
-	c.publish("t", 2, 1, "x")
-	c.wantClosed()
-}
-
 func TestConnackLimits(t *testing.T) {
 	b, _, _ := start(t, Config{Window: 17})
 	c := dial(t, b)
 	c.v = v5
 	p := c.connect("", "all", "secret", func(pk *packets.Packet) { pk.Connect.Keepalive = 0 }).Properties
-	if p.ReceiveMaximum != 17 || !p.MaximumQosFlag || p.MaximumQos != 1 || !p.SharedSubAvailableFlag || p.SharedSubAvailable != 0 ||
+	if p.ReceiveMaximum != 17 || p.MaximumQosFlag || p.SharedSubAvailableFlag ||
 		p.AssignedClientID == "" || p.MaximumPacketSize != maxPacket || p.TopicAliasMaximum != maxAlias || p.ServerKeepAlive != 600 {
 		t.Errorf("CONNACK properties are %+v", p)
 	}

@@ -2,15 +2,17 @@ package mqtt
 
 import (
 	"bytes"
-	"cmp"
 	"slices"
 	"sync/atomic"
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"holdfast.dev/holdfast/storage"
 )
 
-// Quotas of what waits for clients. All of it is in memory.
+// Quotas of what waits in memory for clients: for those whose session ends with the
+// connection, and of quality 0.
 const (
 	maxWaiting      = 10_000   // messages of one session
 	maxWaitingBytes = 8 << 20  // bytes of one session
@@ -31,14 +33,16 @@ const (
 
 // message is one that clients are to get. It does not change.
 type message struct {
-	topic   string
-	body    []byte
-	qos     byte
-	retain  bool
-	from    string              // key of the session it comes from
-	props   *packets.Properties // of MQTT 5, or nil
-	expires time.Time           // zero: never
-	acked   func()              // called when the one client has acknowledged it; must not block
+	id       string // the hub's, where it was kept or is retained
+	topic    string
+	body     []byte
+	qos      byte
+	retain   bool
+	from     string              // key of the session it comes from
+	props    *packets.Properties // of MQTT 5, or nil
+	lifetime uint32              // seconds, as it came; 0: for ever
+	expires  time.Time           // zero: never
+	acked    func()              // called when the one client has acknowledged it; must not block
 }
 
 // size is what m takes in memory, about.
@@ -58,31 +62,30 @@ func (m *message) over(now time.Time) bool { return !m.expires.IsZero() && !now.
 
 // delivery is a message on its way to one client.
 type delivery struct {
-	m      *message
-	qos    byte
-	retain bool
-	ids    []int  // subscription identifiers
-	packet uint16 // 0: none yet
-	greets bool   // a retained message for a new subscription
-	seq    uint64 // order of the first sending
-	sent   bool   // once at least, so DUP from now on
-	out    bool   // on this connection
+	m        *message
+	qos      byte
+	retain   bool
+	ids      []int  // subscription identifiers
+	packet   uint16 // 0: none yet
+	dup      bool
+	greets   bool         // a retained message for a new subscription
+	received bool         // PUBREC has come
+	group    *group       // whose it is, if it is a share
+	item     storage.Item // of a share
 }
 
-// outbox is what waits for one client and what it has not acknowledged: own
-// packet ids, which have nothing to do with the ids that the client publishes
-// under. The session's mu guards it.
+// outbox is what waits in memory for one client and what of it was not acknowledged:
+// own packet ids, which have nothing to do with the ids that the client publishes
+// under, nor with those of the session's feed. The session's mu guards it. It ends
+// with the connection, but for what is of quality 0.
 type outbox struct {
 	queued *atomic.Int64 // bytes of all outboxes
 	queue  []*delivery
 	bytes  int // of all but greetings
 	greets int // greetings among them, and their bytes
 	gbytes int
-	ids    map[uint16]*delivery // all that have a packet id
-	flight int                  // of them: sent on this connection, not acknowledged
-	window int
+	ids    map[uint16]*delivery // all that have a packet id: sent, and not done with
 	last   uint16
-	seq    uint64
 }
 
 // Greetings do not count for crowded and full: they come all at once, however fast
@@ -111,10 +114,11 @@ func (o *outbox) weigh(d *delivery, n int) {
 	o.queued.Add(int64(size))
 }
 
-// evict removes the oldest that was never sent, and gives it, or nil.
+// evict removes the oldest that was never sent, and gives it, or nil. What is a share
+// of a group is not the session's to lose.
 func (o *outbox) evict() *delivery {
 	for i, d := range o.queue {
-		if d.packet == 0 && !d.greets {
+		if !d.greets && d.group == nil {
 			o.queue = slices.Delete(o.queue, i, i+1)
 			o.weigh(d, -1)
 			return d
@@ -123,50 +127,78 @@ func (o *outbox) evict() *delivery {
 	return nil
 }
 
-// clear empties the box and says how many of QoS 1 were in it.
-func (o *outbox) clear() int {
-	n := o.flight
-	for _, d := range o.queue {
-		n += int(d.qos)
+// clear empties the box. It says how many of quality 1 and 2 were in it, and gives the
+// shares among them back.
+func (o *outbox) clear() (lost int, shares []*delivery) {
+	all := o.queue
+	for _, d := range o.ids {
+		all = append(all, d)
+	}
+	for _, d := range all {
+		switch {
+		case d.group != nil:
+			shares = append(shares, d)
+		case d.qos > 0 && !d.received:
+			lost++
+		}
 	}
 	o.queued.Add(int64(-o.bytes - o.gbytes))
 	o.bytes, o.greets, o.gbytes = 0, 0, 0
-	o.queue, o.ids, o.flight = nil, nil, 0
-	return n
+	o.queue, o.ids = nil, nil
+	return lost, shares
 }
 
-// rewind is for a new connection: what the old one did not acknowledge comes
-// first again, in the order in which it was sent, under the same ids.
-func (o *outbox) rewind(window int) {
-	o.window, o.flight = window, 0
-	var again []*delivery
-	for _, d := range o.ids {
-		if d.out {
-			d.out = false
-			again = append(again, d)
-		}
-	}
-	slices.SortFunc(again, func(a, b *delivery) int { return cmp.Compare(a.seq, b.seq) })
-	o.queue = append(again, o.queue...)
-}
-
-// acked takes the delivery out that the client acknowledges, or gives nil.
-func (o *outbox) acked(id uint16) *delivery {
+// acked takes the delivery out that the client acknowledges with PUBACK, or gives nil.
+func (o *outbox) acked(id uint16) (*delivery, error) {
 	d := o.ids[id]
-	if d == nil || !d.out {
-		return nil
+	if d == nil {
+		return nil, nil
+	}
+	if d.qos != 1 {
+		return nil, protocol("PUBACK: the message has quality of service 2")
 	}
 	delete(o.ids, id)
-	o.flight--
 	o.weigh(d, -1)
-	return d
+	return d, nil
 }
 
-func (o *outbox) next(c *conn, buf *bytes.Buffer) (more bool) {
-	start := buf.Len()
+// received is PUBREC: the message is the client's, or refused by it for good.
+func (o *outbox) received(id uint16, code byte) (known bool, err error) {
+	d := o.ids[id]
+	switch {
+	case d == nil:
+		return false, nil
+	case d.qos != 2:
+		return false, protocol("PUBREC: the message has quality of service 1")
+	}
+	if !d.received {
+		d.received = true
+		o.weigh(d, -1)
+		d.m = nil
+	}
+	if code >= firstError {
+		delete(o.ids, id)
+	}
+	return true, nil
+}
+
+// completed is PUBCOMP.
+func (o *outbox) completed(id uint16) (known bool) {
+	d := o.ids[id]
+	if d == nil || !d.received {
+		return false
+	}
+	delete(o.ids, id)
+	return true
+}
+
+// boxNext writes what is in the box into buf, as much as window and batch allow, and
+// says whether there is more that could go. s.mu is held.
+func (s *session) boxNext(c *conn, buf *bytes.Buffer) (more bool) {
+	o, start := &s.box, buf.Len()
 	for len(o.queue) > 0 {
 		d := o.queue[0]
-		if d.qos > 0 && o.flight >= o.window {
+		if d.qos > 0 && s.room(c) <= 0 {
 			return false
 		}
 		if buf.Len()-start >= batch {
@@ -174,37 +206,40 @@ func (o *outbox) next(c *conn, buf *bytes.Buffer) (more bool) {
 		}
 		o.queue[0] = nil
 		o.queue = o.queue[1:]
-		o.send(c, d, buf)
+		s.boxOne(c, d, buf)
 	}
 	o.queue = nil
 	return false
 }
 
-func (o *outbox) send(c *conn, d *delivery, buf *bytes.Buffer) {
-	if d.packet == 0 && d.m.over(time.Now()) {
+func (s *session) boxOne(c *conn, d *delivery, buf *bytes.Buffer) {
+	o := &s.box
+	if d.m.over(time.Now()) && d.group == nil {
 		o.weigh(d, -1)
-		c.b.stats.expired.Add(1)
+		s.b.stats.expired.Add(1)
 		return
 	}
-	if d.qos > 0 && d.packet == 0 {
+	if d.qos > 0 {
 		o.number(d)
 	}
 	at := buf.Len()
-	if err := d.encode(c.version, buf); err != nil || buf.Len()-at > c.maxOut {
-		// Too large for this client: as if it had been sent [MQTT-3.1.2-25].
+	err := d.encode(c.version, buf)
+	tooLarge := err != nil || buf.Len()-at > c.maxOut
+	if tooLarge { // as if it had been sent [MQTT-3.1.2-25]
 		buf.Truncate(at)
-		delete(o.ids, d.packet)
-		o.weigh(d, -1)
-		c.b.stats.dropped.Add(1)
+		s.b.stats.dropped.Add(1)
+	}
+	if d.qos > 0 && !tooLarge {
 		return
 	}
-	if d.qos == 0 {
-		o.weigh(d, -1)
-		c.b.stats.delivered.Add(1)
-		return
+	delete(o.ids, d.packet)
+	o.weigh(d, -1)
+	if !tooLarge {
+		s.b.stats.delivered.Add(1)
 	}
-	d.sent, d.out = true, true
-	o.flight++
+	if d.group != nil {
+		d.group.ended(d.item.Position, tooLarge)
+	}
 }
 
 // number gives d a packet id that is free; the window is far smaller than there
@@ -214,20 +249,21 @@ func (o *outbox) number(d *delivery) {
 		o.ids = map[uint16]*delivery{}
 	}
 	for {
-		o.last++
-		if o.last != 0 && o.ids[o.last] == nil {
+		if o.last++; o.last <= maxFed {
+			o.last = maxFed + 1
+		}
+		if o.ids[o.last] == nil {
 			break
 		}
 	}
-	o.seq++
-	d.packet, d.seq = o.last, o.seq
+	d.packet = o.last
 	o.ids[d.packet] = d
 }
 
 func (d *delivery) encode(version byte, buf *bytes.Buffer) error {
 	pk := packets.Packet{
 		ProtocolVersion: version,
-		FixedHeader:     packets.FixedHeader{Type: packets.Publish, Qos: d.qos, Dup: d.sent, Retain: d.retain},
+		FixedHeader:     packets.FixedHeader{Type: packets.Publish, Qos: d.qos, Dup: d.dup, Retain: d.retain},
 		TopicName:       d.m.topic,
 		Payload:         d.m.body,
 		PacketID:        d.packet,
@@ -238,8 +274,7 @@ func (d *delivery) encode(version byte, buf *bytes.Buffer) error {
 			pk.Properties = *d.m.props
 		}
 		if !d.m.expires.IsZero() {
-			left := time.Until(d.m.expires) + time.Second - 1 // a second counts until it is over
-			pk.Properties.MessageExpiryInterval = uint32(max(1, left/time.Second))
+			pk.Properties.MessageExpiryInterval = left(d.m.expires)
 		}
 		pk.Properties.SubscriptionIdentifier = d.ids
 	}

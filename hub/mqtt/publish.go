@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,12 +12,13 @@ import (
 
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/hub/wire"
+	"holdfast.dev/holdfast/storage"
 )
 
-// publish takes a PUBLISH of quality 0 or 1 from mochi.
+// publish takes a PUBLISH from mochi.
 func (c *conn) publish(pk packets.Packet) {
 	p, ok := c.expect(pk.PacketID, pk.FixedHeader.Qos)
-	if !ok || c.doomed() {
+	if !ok || c.doomed() || p.qos == 2 && !c.fresh(p) {
 		return
 	}
 	if c.device == "" {
@@ -32,6 +34,21 @@ func (c *conn) publish(pk packets.Packet) {
 		c.telemetry(p, &pk)
 	}
 }
+
+// fresh says whether a publish of quality 2 is not the repeat of one that is in our
+// custody. Only ordinary clients come so far.
+func (c *conn) fresh(p *publication) bool {
+	if c.session.in.crowded(max(c.b.window, usualIntake)) {
+		c.hangUp(cause{"receive maximum", codeReceiveMaximum, errors.New("too many publishes of quality of service 2 wait for PUBREL")})
+		c.release()
+		return false
+	}
+	return c.session.in.begin(c, p)
+}
+
+// usualIntake is how many publishes of quality 2 a 3.1.1 client may have unreleased; it
+// cannot be told.
+const usualIntake = 1000
 
 // telemetry is a message of an IoT Hub device or module.
 func (c *conn) telemetry(p *publication, pk *packets.Packet) {
@@ -83,12 +100,18 @@ func (c *conn) local(p *publication, pk *packets.Packet) {
 	switch {
 	case t == "":
 		c.hangUp(cause{"malformed", codeProtocol, errors.New("topic alias was never set")})
+		c.lost(p)
 		return
 	case reserved(t) || !anyMatches(c.account.Publish, t):
 		c.refuse(p, cause{"not authorized", codeNotAuthorized, fmt.Errorf("account %s may not publish on %q", c.account.Name, t)})
 		return
 	}
-	c.keep(p, hub.Message{From: c.from(), Topic: t, QoS: p.qos, Body: pk.Payload}, localMessage(pk, c.session.key))
+	others := c.b.local(pk, c.session.key)
+	m := hub.Message{ID: others.id, From: c.from(), Topic: t, QoS: p.qos, Extra: others.extra(), Body: pk.Payload}
+	if p.qos == 2 && c.session.lasting {
+		m.With = append(m.With, storage.Change{Map: mapInbound, Key: idKey(c.session.key, p.packet), Value: []byte{1}})
+	}
+	c.keep(p, m, others)
 }
 
 // from is whose messages an ordinary client's are when they go up.
@@ -99,17 +122,28 @@ func (c *conn) from() hub.Identity {
 	return c.b.gateway
 }
 
-// localMessage is what other clients get of an ordinary client's message.
-func localMessage(pk *packets.Packet, from string) *message {
-	m := &message{topic: pk.TopicName, body: pk.Payload, qos: min(pk.FixedHeader.Qos, 1), retain: pk.FixedHeader.Retain, from: from}
-	if pk.ProtocolVersion != v5 {
-		return m
+// local is what other clients get of an ordinary client's message.
+func (b *Broker) local(pk *packets.Packet, from string) *message {
+	m := &message{id: b.newID(), topic: pk.TopicName, body: pk.Payload, qos: pk.FixedHeader.Qos, retain: pk.FixedHeader.Retain, from: from}
+	if pk.ProtocolVersion == v5 {
+		m.live(pk.Properties.MessageExpiryInterval)
+		m.props = endToEnd(&pk.Properties)
 	}
-	if s := pk.Properties.MessageExpiryInterval; s > 0 {
-		m.expires = time.Now().Add(time.Duration(s) * time.Second)
-	}
-	m.props = endToEnd(&pk.Properties)
 	return m
+}
+
+// newID is an id of a message: the hub gives its own where there is none, but what is
+// retained is known by it before.
+func (b *Broker) newID() string {
+	return b.prefix + strconv.FormatUint(b.messages.Add(1), 36)
+}
+
+// live sets how long m has to live, in seconds; 0: for ever.
+func (m *message) live(seconds uint32) {
+	m.lifetime = seconds
+	if seconds > 0 {
+		m.expires = time.Now().Add(time.Duration(seconds) * time.Second)
+	}
 }
 
 // endToEnd are the properties that a server passes on (MQTT 5, section 3.3.2.3).
@@ -139,10 +173,10 @@ func (c *conn) keep(p *publication, m hub.Message, others *message) {
 func (c *conn) notKept(p *publication, err error) {
 	switch {
 	case c.ctx.Err() != nil:
-		c.release()
+		c.lost(p)
 	case errors.Is(err, hub.ErrOffline):
 		c.hangUp(cause{"not kept", codeUnavailable, err}) // fate unknown: no reason code would be true
-		c.release()
+		c.lost(p)
 	case errors.Is(err, hub.ErrBad):
 		c.refuse(p, cause{"refused", codeSpecific, err})
 	case errors.Is(err, hub.ErrRefused):

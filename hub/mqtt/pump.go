@@ -13,6 +13,7 @@ const batch = 32 << 10
 type publication struct {
 	packet  uint16
 	qos     byte
+	in      *inbound
 	settled bool
 	code    byte // MQTT 5 reason
 }
@@ -30,7 +31,7 @@ func (c *conn) expect(packet uint16, qos byte) (p *publication, ok bool) {
 			return nil, false
 		}
 	}
-	p = &publication{packet: packet, qos: qos}
+	p = &publication{packet: packet, qos: qos, in: &c.session.in}
 	if qos > 0 {
 		c.mu.Lock()
 		c.pubs = append(c.pubs, p)
@@ -40,15 +41,18 @@ func (c *conn) expect(packet uint16, qos byte) (p *publication, ok bool) {
 	return p, true
 }
 
-// settle has p acknowledged as soon as all before it are: PUBACKs go out in the
-// order of the publishes [MQTT-4.6.0-2]. It never blocks.
+// settle has p acknowledged as soon as all before it are: PUBACKs and PUBRECs go out
+// in the order of the publishes [MQTT-4.6.0-2, -3]. It never blocks.
 func (c *conn) settle(p *publication, code byte) {
 	if p.qos == 0 {
 		return
 	}
+	if p.qos == 2 {
+		p.in.landed(p.packet, code)
+	}
 	c.mu.Lock()
 	p.settled, p.code = true, code
-	due := c.pubs[0].settled
+	due := len(c.pubs) > 0 && c.pubs[0].settled
 	c.mu.Unlock()
 	if due {
 		c.poke()
@@ -64,11 +68,19 @@ func (c *conn) release() { <-c.slots }
 func (c *conn) refuse(p *publication, why cause) {
 	if c.version != v5 {
 		c.hangUp(why) // before release, so that nothing more is read
-		c.release()
+		c.lost(p)
 		return
 	}
 	c.complain(why)
 	c.settle(p, why.code)
+	c.release()
+}
+
+// lost gives p's place back; it is not answered, and the client will send it again.
+func (c *conn) lost(p *publication) {
+	if p.qos == 2 {
+		p.in.lost(p.packet)
+	}
 	c.release()
 }
 
@@ -86,11 +98,7 @@ func (c *conn) pump() {
 	defer close(c.pumped)
 	var buf bytes.Buffer
 	for {
-		select {
-		case <-c.wake:
-		case <-c.ctx.Done():
-			return
-		}
+		changed := c.session.changed() // before the queue is read, or a change is missed
 		for more := true; more; {
 			buf.Reset()
 			why := c.gather(&buf)
@@ -115,6 +123,12 @@ func (c *conn) pump() {
 		if buf.Cap() > 2*batch {
 			buf = bytes.Buffer{}
 		}
+		select {
+		case <-c.wake:
+		case <-changed:
+		case <-c.ctx.Done():
+			return
+		}
 	}
 }
 
@@ -126,10 +140,12 @@ func (c *conn) gather(buf *bytes.Buffer) *cause {
 	n := 0
 	for n < len(c.pubs) && c.pubs[n].settled {
 		p := c.pubs[n]
-		if c.version == v5 && p.code != 0 {
-			buf.Write([]byte{packets.Puback << 4, 3, byte(p.packet >> 8), byte(p.packet), p.code})
-		} else {
-			buf.Write([]byte{packets.Puback << 4, 2, byte(p.packet >> 8), byte(p.packet)})
+		kind := byte(packets.Puback)
+		if p.qos == 2 {
+			kind = packets.Pubrec
+		}
+		buf.Write(ack(c.version, kind, p.packet, p.code))
+		if p.code < firstError {
 			c.b.stats.acked.Add(1)
 		}
 		c.pubs[n] = nil

@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"bytes"
 	"fmt"
 	"strings"
 	"testing"
@@ -17,73 +16,37 @@ func sleeper(t *testing.T, b *Broker, id, filter string) *session {
 	c.subscribe(filter, 1)
 	c.send(packets.Disconnect, nil)
 	c.wantClosed()
+	b.mu.RLock()
 	s := b.sessions["client\x00"+id]
-	eventually(t, id+" is away", func() bool { return !s.live() })
+	b.mu.RUnlock()
+	eventually(t, id+" is away", func() bool { return s.live.Load() == nil })
 	return s
 }
 
-func (s *session) holds() (n, bytes int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.box.queue), s.box.bytes
-}
-
-// Large messages after small ones must not make a sleeping session larger than it
-// may be.
+// A session that is away keeps to its quota: the oldest go, counted by the store.
 func TestSleepingSessionIsBounded(t *testing.T) {
-	b, _, _ := start(t, Config{})
+	const quota = 256 << 10
+	b, _, _ := start(t, Config{SessionQuota: quota})
 	s := sleeper(t, b, "s", "#")
-	small, large := &message{topic: "t", qos: 1, body: []byte("x")}, &message{topic: "t", qos: 1, body: make([]byte, 256<<10)}
-	for range maxWaiting {
-		s.deliver(small)
-	}
-	for range 200 {
-		s.deliver(large)
-	}
-	if n, size := s.holds(); size > maxWaitingBytes+large.size() {
-		t.Errorf("session holds %d messages of %d bytes, at most %d are allowed", n, size, maxWaitingBytes)
-	}
-	if n := metric(b, "mqtt_dropped_total"); n == 0 {
-		t.Errorf("nothing is counted as dropped")
-	}
-}
-
-// Those who sleep and hold most make room for those who read what they get.
-func TestSleepersDoNotCostTheAwake(t *testing.T) {
-	b, _, _ := start(t, Config{})
-	var sleepers []*session
-	for i := range 10 {
-		sleepers = append(sleepers, sleeper(t, b, fmt.Sprint("s", i), "big"))
-	}
-	small := sleeper(t, b, "small", "news")
-	awake := ordinary(t, b, v311, "awake", "all", nil)
-	awake.subscribe("news", 1)
-	small.deliver(&message{topic: "news", qos: 1, body: []byte("0")})
-	big := &message{topic: "big", qos: 1, body: bytes.Repeat([]byte("x"), 256<<10)}
-	for range maxWaitingBytes / len(big.body) {
-		for _, s := range sleepers {
-			s.deliver(big)
-		}
-	}
-	if n := b.queued.Load(); n <= maxQueued {
-		t.Fatalf("%d bytes wait, the test wants more than %d", n, maxQueued)
-	}
 	from := ordinary(t, b, v311, "from", "all", nil)
-	for i := range 3 {
-		from.publish("news", 1, uint16(i+1), fmt.Sprint(i))
+	for i := range 200 {
+		from.publish("t", 1, uint16(i+1), fmt.Sprintf("%4d %s", i, strings.Repeat("x", 4000)))
 		from.want(packets.Puback)
-		if pk := awake.want(packets.Publish); string(pk.Payload) != fmt.Sprint(i) {
-			t.Errorf("got %q, want %d", pk.Payload, i)
+	}
+	eventually(t, "the oldest have made way", func() bool { return s.feed.q.Stats().Bytes <= quota })
+	c := ordinary(t, b, v311, "s", "all", func(pk *packets.Packet) { pk.Connect.Clean = false })
+	last := -1
+	for last != 199 {
+		pk := c.want(packets.Publish)
+		var n int
+		if _, err := fmt.Sscan(string(pk.Payload[:4]), &n); err != nil || n <= last {
+			t.Fatalf("got %q after %d: %v", pk.Payload[:4], last, err)
 		}
-	}
-	if n := b.queued.Load(); n > maxQueued {
-		t.Errorf("%d bytes wait, want at most %d", n, maxQueued)
-	}
-	if n, _ := small.holds(); n != 4 {
-		t.Errorf("the small sleeper holds %d messages, want 4", n)
-	}
-	if n := metric(b, "mqtt_slow_total"); n != 0 {
-		t.Errorf("%v clients were called slow", n)
+		if last < 0 && n == 0 {
+			t.Errorf("the oldest is still there")
+		}
+		last = n
+		c.puback(pk.PacketID)
 	}
 }
 
@@ -125,7 +88,6 @@ func TestManyRetained(t *testing.T) {
 // User properties weigh as much as a body.
 func TestPropertiesCount(t *testing.T) {
 	b, _, _ := start(t, Config{})
-	s := sleeper(t, b, "s", "#")
 	c := ordinary(t, b, v5, "c", "all", nil)
 	c.send(packets.Publish, func(pk *packets.Packet) {
 		pk.FixedHeader.Qos, pk.FixedHeader.Retain, pk.PacketID, pk.TopicName, pk.Payload = 1, true, 1, "t", []byte("x")
@@ -133,10 +95,7 @@ func TestPropertiesCount(t *testing.T) {
 		pk.Properties.User = []packets.UserProperty{{Key: "a", Val: long}, {Key: "b", Val: long}}
 	})
 	c.want(packets.Puback)
-	eventually(t, "it waits", func() bool { n, _ := s.holds(); return n == 1 })
-	if _, n := s.holds(); n < 100_000 {
-		t.Errorf("a message with 100 kB of properties counts for %d bytes", n)
-	}
+	eventually(t, "it is retained", func() bool { return b.retained.len() == 1 })
 	if n := b.retained.bytes; n < 100_000 {
 		t.Errorf("a retained message with 100 kB of properties counts for %d bytes", n)
 	}
@@ -149,11 +108,11 @@ func TestNamesAreBounded(t *testing.T) {
 	c := ordinary(t, b, v5, "c", "all", nil)
 	long := strings.Repeat("x", 50_000)
 	got := byte(0)
-	for i := 0; i < 10 && got < 0x80; i++ {
+	for i := 0; i < 30 && got < 0x80; i++ {
 		got = c.subscribe(fmt.Sprint(i)+long, 1)
 	}
 	if got != codeQuota {
-		t.Errorf("SUBACK %#x after 500 kB of filters, want %#x", got, codeQuota)
+		t.Errorf("SUBACK %#x after 1.5 MB of filters, want %#x", got, codeQuota)
 	}
 	c.send(packets.Unsubscribe, func(pk *packets.Packet) {
 		pk.PacketID, pk.Filters = 9, packets.Subscriptions{{Filter: "0" + long}}

@@ -176,7 +176,7 @@ func TestIndexFindsAll(t *testing.T) {
 			continue
 		}
 		s := &session{b: b, key: "k"}
-		s.index(f)
+		s.index(f, 1)
 		found := len(b.topics.Subscribers(topic).Subscriptions) > 0
 		s.unindex(f)
 		if matches(f, topic) && !found {

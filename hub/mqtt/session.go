@@ -2,39 +2,58 @@ package mqtt
 
 import (
 	"bytes"
+	"crypto/rand"
 	"errors"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	mochi "github.com/mochi-mqtt/server/v2"
 	"github.com/mochi-mqtt/server/v2/packets"
 
 	"holdfast.dev/holdfast/hub"
+	"holdfast.dev/holdfast/storage"
 )
 
 const (
-	keepSession      = 7 * 24 * time.Hour // longest a session outlives its connection
-	maxSubscriptions = 1000               // of one session
-	maxFilters       = 128 << 10          // bytes of their filters: one may have 64 KiB
-	maxClientID      = 1024               // bytes
+	maxSubscriptions = 10_000  // of one session
+	maxFilters       = 1 << 20 // bytes of their filters: one may have 64 KiB
+	maxClientID      = 1024    // bytes
 )
 
 // session is what the broker knows of a client beyond its connection: what it
-// subscribes to and what is on its way to it. It is in memory only.
+// subscribes to and what is on its way to it.
+//
+// One that outlives its connection (lasting) is on disk, see clerk, and what waits
+// for an ordinary client in it is in a queue of the store, see feed. One that ends
+// with its connection is in memory only, and so is what is on the way at quality 0.
+// IoT Hub identities have no queue: the cloud keeps their messages until they are
+// acknowledged, and sends them again.
 type session struct {
-	b      *Broker
-	key    string       // its name in the table and in the topic index
-	owner  string       // the account; "" for an IoT Hub identity
-	device hub.Identity // "" for an ordinary client
+	b       *Broker
+	key     string       // its name in the table, in the topic index and on disk
+	owner   string       // the account; "" for an IoT Hub identity
+	device  hub.Identity // "" for an ordinary client
+	lasting bool
+	born    string        // random: tells its queue from that of an earlier session of the same name
+	since   storage.Stamp // of its first connection
+
+	live atomic.Pointer[conn] // as conn, for those who must not lock
+	in   inbound
+	out  releases
 
 	mu     sync.Mutex
 	conn   *conn // nil while the client is away
 	expiry time.Duration
 	until  time.Time // when it ends, while the client is away
-	will   *will     // delayed, goes out at willAt
+	away   *storage.Stamp
+	will   *will // delayed, goes out at willAt
 	willAt time.Time
 	subs   map[string]subscription
-	length int // of all filters in subs
+	groups map[string]*group // that it has a share in, by filter
+	length int               // of all filters in subs
+	feed   feed
 	box    outbox
 	gone   func() // ends the hub's Attach
 	calls  map[string]chan hub.Reply
@@ -48,8 +67,11 @@ type subscription struct {
 	retained bool // retain as published
 }
 
-// errOwned is the answer to a client id that is another account's.
-var errOwned = errors.New("client id belongs to another account's session")
+var (
+	// errOwned is the answer to a client id that is another account's.
+	errOwned    = errors.New("client id belongs to another account's session")
+	errSessions = errors.New("max_sessions sessions are kept")
+)
 
 // attach makes c the one connection of the session named key, which is made if
 // there is none, or if clean says so. present says that an old one is continued.
@@ -60,63 +82,110 @@ func (b *Broker) attach(c *conn, key, owner string, clean bool, expiry time.Dura
 	if s != nil && s.owner != owner {
 		return false, errOwned
 	}
-	if live := s != nil && s.live(); !live && b.live >= b.maxClients {
+	live := s != nil && s.live.Load() != nil
+	switch fresh := s == nil; {
+	case !live && b.live >= b.maxClients:
 		return false, errFull
-	} else if !live {
+	case fresh && expiry > 0 && len(b.sessions) >= b.maxSessions:
+		return false, errSessions
+	}
+	if !live {
 		b.live++
 	}
-	if s != nil && clean {
+	if s != nil && (clean || s.ends()) {
 		s.drop()
 		s = nil
 	}
 	present = s != nil
 	if s == nil {
-		b.makeRoom()
-		s = &session{b: b, key: key, owner: owner, device: c.device, subs: map[string]subscription{}, calls: map[string]chan hub.Reply{}}
-		s.box.queued = &b.queued
+		s = b.newSession(key, owner, c.device, expiry > 0)
+		s.born, s.since = rand.Text()[:8], b.clock.Now()
+		s.open()
 		b.sessions[key] = s
 	}
-	s.mu.Lock()
-	old := s.conn
-	s.conn, s.expiry, s.will = c, expiry, nil
-	if s.device != "" {
-		s.box.clear() // see detach: it may not have come to that yet
-	}
-	s.box.rewind(c.window)
-	s.mu.Unlock()
 	c.session = s
-	if old != nil {
-		old.hangUp(cause{"taken over", codeTakenOver, errors.New("a newer connection has the same client id")})
-	}
+	s.take(c, expiry)
+	c.rememberWill()
 	return present, nil
 }
 
-// makeRoom ends the session that has been away for longest when there are too
-// many: a client that takes a new id each time must not eat the memory.
-func (b *Broker) makeRoom() {
-	if len(b.sessions) < 4*b.maxClients {
+func (b *Broker) newSession(key, owner string, device hub.Identity, lasting bool) *session {
+	s := &session{
+		b: b, key: key, owner: owner, device: device, lasting: lasting,
+		subs: map[string]subscription{}, groups: map[string]*group{}, calls: map[string]chan hub.Reply{},
+	}
+	s.box.queued = &b.queued
+	return s
+}
+
+// queuePrefix begins the names of the sessions' queues.
+const queuePrefix = "session/"
+
+// lane is the name of the queue. People see it in lists, so the client id is in it.
+func (s *session) lane() string {
+	return hub.Lane(s.queue(), usualPriority)
+}
+
+func (s *session) queue() string {
+	_, id, _ := strings.Cut(s.key, "\x00")
+	return queuePrefix + id + "/" + s.born
+}
+
+// open opens the queue of a session that has one.
+func (s *session) open() {
+	if !s.lasting || s.device != "" {
 		return
 	}
-	var oldest *session
-	var until time.Time
-	for _, s := range b.sessions {
-		s.mu.Lock()
-		if s.conn == nil && (oldest == nil || s.until.Before(until)) {
-			oldest, until = s, s.until
-		}
-		s.mu.Unlock()
-	}
-	if oldest != nil {
-		oldest.drop()
-		delete(b.sessions, oldest.key)
+	s.feed.q = s.b.store.Queue(s.lane())
+	s.feed.q.SetPolicy(storage.Policy{MaxBytes: s.b.sessionQuota, Evict: true, Priority: 9})
+}
+
+// ends says whether the session ends with its connection.
+func (s *session) ends() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.expiry == 0
+}
+
+// take gives the session to a new connection. The broker's mu is held.
+func (s *session) take(c *conn, expiry time.Duration) {
+	s.mu.Lock()
+	old := s.conn
+	s.b.forgetWill(s.will) // its delay is not over
+	s.conn, s.expiry, s.will, s.away = c, expiry, nil, nil
+	s.live.Store(c)
+	_, shares := s.box.clear() // see detach: it may not have come to that yet
+	s.feed.rewind()
+	s.out.rewind()
+	s.remember()
+	s.mu.Unlock()
+	giveBack(shares)
+	if old != nil {
+		old.hangUp(cause{"taken over", codeTakenOver, errors.New("a newer connection has the same client id")})
 	}
 }
 
-func (s *session) live() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.conn != nil
+// remember writes down what is to be known of the session after a restart; s.mu is
+// held.
+func (s *session) remember() {
+	if s.lasting {
+		s.b.clerk.note(nil, jsonChange(mapSessions, s.key, remembered{
+			Owner: s.owner, Device: string(s.device), Born: s.born, Expiry: int64(s.expiry / time.Second),
+			Since: s.since, Away: s.away, Sent: s.feed.high,
+		}))
+	}
 }
+
+// poke wakes whoever writes to the client. It takes no lock.
+func (s *session) poke() {
+	if c := s.live.Load(); c != nil {
+		c.poke()
+	}
+}
+
+// room is how many more deliveries the client takes before it has acknowledged some;
+// s.mu is held.
+func (s *session) room(c *conn) int { return c.window - len(s.box.ids) - len(s.feed.out) }
 
 // drop ends the session. The caller holds the broker's mu and takes it from the
 // table. A connection that it still has is hung up as taken over.
@@ -124,24 +193,62 @@ func (s *session) drop() {
 	s.mu.Lock()
 	old := s.conn
 	s.conn = nil
+	s.live.Store(nil)
+	s.forget()
 	for f := range s.subs {
 		s.unindex(f)
 	}
-	s.subs, s.length = nil, 0
+	groups := s.groups
+	s.subs, s.groups, s.length = nil, nil, 0
 	if s.will != nil {
 		s.b.due.add(s.will)
 		s.will = nil
 	}
-	s.b.stats.dropped.Add(uint64(s.box.clear()))
+	lost, shares := s.box.clear()
+	s.b.stats.dropped.Add(uint64(lost))
 	gone := s.gone
 	s.gone = nil
 	s.mu.Unlock()
+	giveBack(shares)
+	for _, g := range groups {
+		g.leave(s)
+	}
+	if s.feed.q != nil {
+		s.b.graves.add(s.feed.q)
+	}
 	if gone != nil {
 		gone()
 	}
 	if old != nil {
 		old.hangUp(cause{"taken over", codeTakenOver, errors.New("a newer connection has the same client id")})
 	}
+}
+
+// forget takes all off the disk that is there of the session but its queue; s.mu is
+// held.
+func (s *session) forget() {
+	if !s.lasting {
+		return
+	}
+	changes := []storage.Change{{Map: mapSessions, Key: s.key}}
+	for f := range s.subs {
+		changes = append(changes, storage.Change{Map: mapSubscriptions, Key: s.key + "\x00" + f})
+	}
+	s.in.mu.Lock()
+	for id := range s.in.ids {
+		changes = append(changes, storage.Change{Map: mapInbound, Key: idKey(s.key, id)})
+	}
+	s.in.mu.Unlock()
+	s.out.mu.Lock()
+	for _, e := range s.out.ids {
+		changes = append(changes, storage.Change{Map: mapOutbound, Key: positionKey(s.key, e.pos)})
+	}
+	s.out.mu.Unlock()
+	const most = 1000 // a record has a greatest size
+	for ; len(changes) > most; changes = changes[most:] {
+		s.b.clerk.note(nil, changes[:most]...)
+	}
+	s.b.clerk.note(nil, changes...)
 }
 
 // detach ends c's part in its session, and the session where it does not outlive
@@ -152,16 +259,20 @@ func (b *Broker) detach(c *conn) {
 	s.mu.Lock()
 	mine := s.conn == c
 	var gone func()
+	var shares []*delivery
 	end := false
 	if mine {
 		b.live--
 		s.conn = nil
+		s.live.Store(nil)
 		gone, s.gone = s.gone, nil
-		if s.device != "" {
-			s.box.clear() // the cloud keeps its messages and sends them again
+		_, shares = s.box.clear() // what is of quality 1 in it is a share, or the session ends
+		now := b.clock.Now()
+		s.until, s.away = time.Now().Add(s.expiry), &now
+		if end = s.expiry == 0; !end {
+			s.feed.rewind()
+			s.remember()
 		}
-		s.until = time.Now().Add(s.expiry)
-		end = s.expiry == 0
 	}
 	now := s.keepWill(c, mine && !end)
 	s.mu.Unlock()
@@ -172,6 +283,7 @@ func (b *Broker) detach(c *conn) {
 		s.drop()
 	}
 	b.mu.Unlock()
+	giveBack(shares)
 	if gone != nil {
 		gone()
 	}
@@ -190,8 +302,13 @@ func (s *session) setExpiry(c *conn, seconds uint32) error {
 	if s.expiry == 0 && seconds > 0 {
 		return protocol("DISCONNECT: session expiry was 0 at CONNECT and cannot be raised")
 	}
-	s.expiry = min(time.Duration(seconds)*time.Second, keepSession)
+	s.expiry = s.b.expiryOf(seconds)
 	return nil
+}
+
+// expiryOf is a session expiry interval (MQTT 5, 3.1.2.11.2) as it is granted.
+func (b *Broker) expiryOf(seconds uint32) time.Duration {
+	return min(time.Duration(seconds)*time.Second, b.sessionExpiry)
 }
 
 // acked is a PUBACK of the client.
@@ -201,13 +318,30 @@ func (s *session) acked(c *conn, id uint16) error {
 	if s.conn != c {
 		return nil
 	}
-	if d := s.box.acked(id); d != nil {
-		s.b.stats.delivered.Add(1)
-		if d.m.acked != nil {
-			d.m.acked()
+	if p := s.feed.out[id]; p != nil {
+		if p.qos != 1 {
+			return protocol("PUBACK: the message has quality of service 2")
 		}
-		c.poke() // the window has room
+		delete(s.feed.out, id)
+		s.feed.end(p.pos, storage.Delivered)
+		s.b.stats.delivered.Add(1)
+		c.poke()
+		return nil
 	}
+	d, err := s.box.acked(id)
+	switch {
+	case err != nil:
+		return err
+	case d == nil:
+		s.b.count("unknown packet id")
+		return nil
+	case d.group != nil:
+		d.group.ended(d.item.Position, false)
+	case d.m.acked != nil:
+		d.m.acked()
+	}
+	s.b.stats.delivered.Add(1)
+	c.poke() // the window has room
 	return nil
 }
 
@@ -215,27 +349,63 @@ func (s *session) acked(c *conn, id uint16) error {
 // whether there are more that could go.
 func (s *session) next(c *conn, buf *bytes.Buffer) (more bool) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.conn != c {
+	if s.conn != c || s.feed.hush {
+		s.mu.Unlock()
 		return false
 	}
-	return s.box.next(c, buf)
+	more = s.boxNext(c, buf)
+	shares := len(s.groups) > 0
+	s.mu.Unlock()
+	if s.feed.q != nil {
+		s.releaseNext(c, buf)
+		more = s.feedNext(c, buf) || more
+	}
+	if shares {
+		more = s.pull(c) || more
+	}
+	return more
 }
 
-// index puts filter into mochi's topic index. The index misses that "+/#" is for
-// the level above too, so such a filter stands there twice, the second time under
-// a name of its own; deliver looks at the filters themselves anyway.
-func (s *session) index(filter string) {
-	s.b.topics.Subscribe(s.key, packets.Subscription{Filter: filter})
-	if f, ok := aboveHash(filter); ok {
-		s.b.topics.Subscribe(s.key+above, packets.Subscription{Filter: f})
+// changed gives a channel that is closed when something has come into the queue.
+func (s *session) changed() <-chan struct{} {
+	if s.feed.q == nil {
+		return nil
+	}
+	return s.feed.q.Changed()
+}
+
+// index puts filter into the indexes: of all who want messages now, and of those for
+// whom they are kept. mochi's index misses that "+/#" is for the level above too, so
+// such a filter stands there twice, the second time under a name of its own; wants
+// looks at the filters themselves anyway.
+func (s *session) index(filter string, qos byte) {
+	put(s.b.topics, s.key, filter)
+	if s.feed.q != nil && qos > 0 {
+		put(s.b.lasting, s.key, filter)
 	}
 }
 
 func (s *session) unindex(filter string) {
-	s.b.topics.Unsubscribe(filter, s.key)
+	if _, _, shared := cutShare(filter); shared || s.device != "" {
+		return
+	}
+	take(s.b.topics, s.key, filter)
+	if s.feed.q != nil {
+		take(s.b.lasting, s.key, filter)
+	}
+}
+
+func put(x *mochi.TopicsIndex, key, filter string) {
+	x.Subscribe(key, packets.Subscription{Filter: filter})
 	if f, ok := aboveHash(filter); ok {
-		s.b.topics.Unsubscribe(f, s.key+above)
+		x.Subscribe(key+above, packets.Subscription{Filter: f})
+	}
+}
+
+func take(x *mochi.TopicsIndex, key, filter string) {
+	x.Unsubscribe(filter, key)
+	if f, ok := aboveHash(filter); ok {
+		x.Unsubscribe(f, key+above)
 	}
 }
 
@@ -246,25 +416,30 @@ func aboveHash(filter string) (string, bool) {
 	return f, ok && (f == "+" || strings.HasSuffix(f, "/+"))
 }
 
-// deliver queues m for the client, once, with the best of the subscriptions that
-// match.
+// wants says how a message goes to the session: once, with the best of the
+// subscriptions that match, and the identifiers of all of them. s.mu is held.
+func (s *session) wants(topic, from string, qos byte, retain bool) (n note, ok bool) {
+	for f, sub := range s.subs {
+		if !matches(f, topic) || sub.noLocal && from == s.key {
+			continue
+		}
+		ok = true
+		n.qos = max(n.qos, min(sub.qos, qos))
+		n.retain = n.retain || sub.retained && retain
+		if sub.id != 0 {
+			n.ids = append(n.ids, sub.id)
+		}
+	}
+	return n, ok
+}
+
+// deliver puts m on its way to the client, unless the session's queue has it.
 func (s *session) deliver(m *message) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	d := delivery{m: m}
-	found := false
-	for f, sub := range s.subs {
-		if !matches(f, m.topic) || sub.noLocal && m.from == s.key {
-			continue
-		}
-		found = true
-		d.qos = max(d.qos, min(sub.qos, m.qos))
-		d.retain = d.retain || sub.retained && m.retain
-		if sub.id != 0 {
-			d.ids = append(d.ids, sub.id)
-		}
+	n, ok := s.wants(m.topic, m.from, m.qos, m.retain)
+	if !ok || s.feed.q != nil && n.qos > 0 {
+		return
 	}
-	if found {
-		s.put(&d)
-	}
+	s.put(&delivery{m: m, qos: n.qos, retain: n.retain, ids: n.ids})
 }

@@ -30,12 +30,13 @@ const (
 	codeTakenOver      byte = 0x8e
 	codeFilterInvalid  byte = 0x8f
 	codeTopicInvalid   byte = 0x90
+	codeNoSuchID       byte = 0x92
+	codeReceiveMaximum byte = 0x93
 	codeAliasInvalid   byte = 0x94
 	codeTooLarge       byte = 0x95
 	codeQuota          byte = 0x97
 	codeAdministrative byte = 0x98
 	codeQoS            byte = 0x9b
-	codeShared         byte = 0x9e
 )
 
 // maxAlias is the most topic aliases that an MQTT 5 client may set.
