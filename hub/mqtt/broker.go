@@ -57,8 +57,8 @@ type Broker struct {
 	clock     storage.Clock
 	listeners []*listener
 	server    *mochi.Server
-	topics    *mochi.TopicsIndex // all subscriptions of ordinary clients
-	lasting   *mochi.TopicsIndex // those for which messages are kept
+	topics    tree // all subscriptions of ordinary clients
+	lasting   tree // those of sessions and groups that have a queue
 	retained  retained
 	passage   passage
 	fan       fanout
@@ -112,7 +112,6 @@ func New(cfg Config, d Deps) (*Broker, error) {
 		retained: retained{m: map[string]*message{}},
 		fan:      fanout{wake: make(chan struct{}, 1)},
 		clerk:    clerk{store: d.Store, wake: make(chan struct{}, 1)},
-		lasting:  mochi.NewTopicsIndex(),
 		groups:   map[string]*group{},
 		stats:    stats{causes: map[string]uint64{}, said: map[string]bool{}},
 		ctx:      context.Background(),
@@ -147,7 +146,6 @@ func New(cfg Config, d Deps) (*Broker, error) {
 	if b.server, err = newServer(&hook{}); err != nil {
 		return nil, err
 	}
-	b.topics = b.server.Topics
 	if err := b.recall(); err != nil {
 		return nil, err
 	}

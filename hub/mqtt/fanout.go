@@ -2,7 +2,6 @@ package mqtt
 
 import (
 	"context"
-	"strings"
 	"sync"
 )
 
@@ -12,6 +11,7 @@ import (
 // places are given back only when a message has gone through.
 type fanout struct {
 	wake chan struct{}
+	hits []hit // used again
 
 	mu   sync.Mutex
 	jobs []job
@@ -57,27 +57,15 @@ func (b *Broker) spread(m *message) {
 		b.stats.dropped.Add(1)
 		b.warn(m.from, "retained messages are full", nil)
 	}
-	seen := map[string]bool{}
-	for key := range b.topics.Subscribers(m.topic).Subscriptions {
-		key = strings.TrimSuffix(key, above)
-		if seen[key] {
-			continue
-		}
-		seen[key] = true
-		if name, shared := strings.CutPrefix(key, shareKey); shared {
-			b.gmu.Lock()
-			g := b.groups[name]
-			b.gmu.Unlock()
-			if g != nil {
-				g.spread(m)
-			}
-			continue
-		}
-		b.mu.RLock()
-		s := b.sessions[key]
-		b.mu.RUnlock()
-		if s != nil {
-			s.deliver(m)
+	hits, mixed := b.topics.match(m.topic, b.fan.hits[:0])
+	b.fan.hits = hits
+	for _, g := range grants(hits, mixed, m.from, m.qos, m.retain) {
+		switch who := g.who.(type) {
+		case *group:
+			who.spread(m)
+		case *session:
+			who.deliver(m, g.note)
 		}
 	}
+	clear(hits)
 }

@@ -24,7 +24,6 @@ import (
 // counts. Its lock comes after a session's and is not held while the store commits.
 type group struct {
 	b            *Broker
-	key          string // in the index of topics
 	name, filter string
 	born         string
 	q            *storage.Queue
@@ -43,7 +42,6 @@ type rememberedGroup struct {
 
 const (
 	sharePrefix = "share/"
-	shareKey    = "share\x00"
 	shareChunk  = 16 // records that a member takes at once, so that there is some for the others
 )
 
@@ -88,13 +86,13 @@ func (b *Broker) group(name, filter string) *group {
 
 // openGroup makes a group; the caller holds gmu, or is alone.
 func (b *Broker) openGroup(name, filter, born string) *group {
-	g := &group{b: b, key: shareKey + groupKey(name, filter), name: name, filter: filter, born: born, members: map[*session]subscription{}}
+	g := &group{b: b, name: name, filter: filter, born: born, members: map[*session]subscription{}}
 	g.q = b.store.Queue(hub.Lane(g.queue(), usualPriority))
 	g.q.SetPolicy(storage.Policy{MaxBytes: b.sessionQuota, Evict: true, Priority: 9})
 	g.scan = g.q.Checkpoint()
 	b.groups[groupKey(name, filter)] = g
-	put(b.topics, g.key, filter)
-	put(b.lasting, g.key, filter)
+	b.topics.put(filter, g, subscription{qos: 1})
+	b.lasting.put(filter, g, subscription{qos: 1})
 	return g
 }
 
@@ -140,8 +138,8 @@ func (g *group) leave(s *session) {
 	}
 	key := groupKey(g.name, g.filter)
 	delete(b.groups, key)
-	take(b.topics, g.key, g.filter)
-	take(b.lasting, g.key, g.filter)
+	b.topics.take(g.filter, g)
+	b.lasting.take(g.filter, g)
 	b.clerk.note(nil, storage.Change{Map: mapGroups, Key: key})
 	b.graves.add(g.q)
 }

@@ -180,8 +180,8 @@ func TestSessionEnds(t *testing.T) {
 	eventually(t, "the queues are gone", func() bool {
 		return !slices.ContainsFunc(s.b.store.Queues(), func(q *storage.Queue) bool { return q.Name() != "retained.5" })
 	})
-	if n := len(s.b.lasting.Subscribers("a").Subscriptions) + len(s.b.topics.Subscribers("a").Subscriptions); n != 0 {
-		t.Errorf("%d are left in the index", n)
+	if n := len(s.b.lasting.root.below) + len(s.b.topics.root.below); n != 0 {
+		t.Errorf("%d are left in the trees", n)
 	}
 	s.stop()
 	s.start()

@@ -2,6 +2,8 @@ package mqtt
 
 import (
 	"bytes"
+	"encoding/binary"
+	"fmt"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -260,23 +262,54 @@ func (o *outbox) number(d *delivery) {
 	o.ids[d.packet] = d
 }
 
+// encode writes PUBLISH (MQTT 5, section 3.3). It is our own, for it is the most
+// frequent thing that the broker does; the properties are mochi's.
 func (d *delivery) encode(version byte, buf *bytes.Buffer) error {
-	pk := packets.Packet{
-		ProtocolVersion: version,
-		FixedHeader:     packets.FixedHeader{Type: packets.Publish, Qos: d.qos, Dup: d.dup, Retain: d.retain},
-		TopicName:       d.m.topic,
-		Payload:         d.m.body,
-		PacketID:        d.packet,
+	if len(d.m.topic) > 0xffff {
+		return fmt.Errorf("write message: topic has %d bytes", len(d.m.topic))
 	}
+	var props []byte
 	if version == v5 {
-		pk.Mods.AllowResponseInfo = true // mochi's word for response topic and correlation data
-		if d.m.props != nil {
-			pk.Properties = *d.m.props
-		}
-		if !d.m.expires.IsZero() {
-			pk.Properties.MessageExpiryInterval = left(d.m.expires)
-		}
-		pk.Properties.SubscriptionIdentifier = d.ids
+		props = d.properties()
 	}
-	return pk.PublishEncode(buf)
+	n := 2 + len(d.m.topic) + len(props) + len(d.m.body)
+	head := byte(packets.Publish<<4) | d.qos<<1
+	if d.qos > 0 {
+		n += 2
+	}
+	if d.dup {
+		head |= 8
+	}
+	if d.retain {
+		head |= 1
+	}
+	b := appendHeader(buf.AvailableBuffer(), head, n)
+	b = binary.BigEndian.AppendUint16(b, uint16(len(d.m.topic)))
+	b = append(b, d.m.topic...)
+	if d.qos > 0 {
+		b = binary.BigEndian.AppendUint16(b, d.packet)
+	}
+	b = append(b, props...)
+	buf.Write(append(b, d.m.body...))
+	return nil
+}
+
+var noProperties = []byte{0}
+
+// properties of MQTT 5, length first.
+func (d *delivery) properties() []byte {
+	if d.m.props == nil && d.m.expires.IsZero() && len(d.ids) == 0 {
+		return noProperties
+	}
+	var p packets.Properties
+	if d.m.props != nil {
+		p = *d.m.props
+	}
+	if !d.m.expires.IsZero() {
+		p.MessageExpiryInterval = left(d.m.expires)
+	}
+	p.SubscriptionIdentifier = d.ids
+	var b bytes.Buffer
+	p.Encode(packets.Publish, packets.Mods{AllowResponseInfo: true}, &b, 0) // mochi's word for response topic and correlation data
+	return b.Bytes()
 }

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -61,8 +62,8 @@ func TestTakeoverAtOnce(t *testing.T) {
 		defer b.mu.RUnlock()
 		return b.live == 0 && len(b.conns) == 0 && len(b.sessions) == 0
 	})
-	if n := len(b.topics.Subscribers("a/b/c").Subscriptions); n != 0 {
-		t.Errorf("%d subscriptions are left in the index", n)
+	if hits, _ := b.topics.match("a/b/c", nil); len(hits) != 0 {
+		t.Errorf("%d subscriptions are left in the tree", len(hits))
 	}
 	h.mu.Lock()
 	if n := len(h.doers); n != 0 {
@@ -167,23 +168,54 @@ func TestCoversIsSafe(t *testing.T) {
 	}
 }
 
-// mochi's index finds whoever the filters themselves say; it is asked first.
-func TestIndexFindsAll(t *testing.T) {
-	b, _, _ := start(t, Config{Listen: "off"})
-	for range 20000 {
+// The tree finds those whose filters match, and no others.
+func TestTree(t *testing.T) {
+	var tr tree
+	who := &session{}
+	for range 50_000 {
 		f, topic := randomTopic(true), randomTopic(false)
 		if topic == "" || f == "" {
 			continue
 		}
-		s := &session{b: b, key: "k"}
-		s.index(f, 1)
-		found := len(b.topics.Subscribers(topic).Subscriptions) > 0
-		s.unindex(f)
-		if matches(f, topic) && !found {
-			t.Errorf("filter %q on topic %q: not found by the index", f, topic)
+		other := randomTopic(true)
+		tr.put(other, t, subscription{}) // who shares levels
+		tr.put(f, who, subscription{qos: 1})
+		hits, _ := tr.match(topic, nil)
+		found := slices.ContainsFunc(hits, func(h hit) bool { return h.who == who })
+		if want := matches(f, topic); found != want {
+			t.Errorf("filter %q on topic %q: found %v, want %v", f, topic, found, want)
 		}
-		if n := len(b.topics.Subscribers(topic).Subscriptions); n > 0 {
-			t.Fatalf("filter %q stays in the index", f)
+		tr.take(f, who)
+		tr.take(other, t)
+		if len(tr.root.below) > 0 {
+			t.Fatalf("filters %q and %q leave something in the tree", f, other)
+		}
+	}
+}
+
+// Who has several subscriptions that match gets a message once, with the best of them.
+func TestGrants(t *testing.T) {
+	var tr tree
+	a, b := &session{key: "a"}, &session{key: "b"}
+	tr.put("x/#", a, subscription{qos: 0, id: 1})
+	tr.put("x/+", a, subscription{qos: 2, id: 2, retained: true})
+	tr.put("x/y", a, subscription{qos: 1, noLocal: true, id: 3})
+	tr.put("#", b, subscription{qos: 1, noLocal: true})
+	hits, mixed := tr.match("x/y", nil)
+	for _, tt := range []struct{ from, want string }{
+		{"b", "a 2 true [1 2 3]"},
+		{"a", "a 2 true [1 2] b 1 false []"},
+		{"c", "a 2 true [1 2 3] b 1 false []"},
+	} {
+		gs := grants(hits, mixed, tt.from, 2, true)
+		var got []string
+		for _, g := range gs {
+			slices.Sort(g.ids)
+			got = append(got, fmt.Sprint(g.who.(*session).key, " ", g.qos, " ", g.retain, " ", g.ids))
+		}
+		slices.Sort(got)
+		if s := strings.Join(got, " "); s != tt.want {
+			t.Errorf("from %s: %q, want %q", tt.from, s, tt.want)
 		}
 	}
 }

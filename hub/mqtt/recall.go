@@ -114,7 +114,7 @@ func (b *Broker) recallSubscription(key string, v []byte) {
 	case shared:
 		s.groups[filter] = b.join(s, name, own, sub)
 	case s.device == "":
-		s.index(filter, sub.qos)
+		s.index(filter, sub)
 	}
 }
 

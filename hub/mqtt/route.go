@@ -1,7 +1,6 @@
 package mqtt
 
 import (
-	"strings"
 	"sync"
 	"time"
 
@@ -30,50 +29,18 @@ func (b *Broker) Route(m *hub.Message) []hub.Dest {
 	if m.QoS == 0 {
 		return to
 	}
-	var seen map[string]bool
-	for key := range b.lasting.Subscribers(m.Topic).Subscriptions {
-		if k, twice := strings.CutSuffix(key, above); twice || seen[key] {
-			if seen[k] {
-				continue
+	hits, mixed := b.lasting.match(m.Topic, nil)
+	for _, g := range grants(hits, mixed, x.from, m.QoS, x.retain) {
+		switch who := g.who.(type) {
+		case *group:
+			to = append(to, hub.Dest{Queue: who.queue(), Priority: usualPriority, TTL: ttl, Note: g.encode()})
+		case *session:
+			if g.qos > 0 {
+				to = append(to, hub.Dest{Queue: who.queue(), Priority: usualPriority, TTL: ttl, Note: g.encode()})
 			}
-			if seen == nil {
-				seen = map[string]bool{}
-			}
-			seen[k], key = true, k
-		}
-		if d, ok := b.destination(key, m, &x); ok {
-			d.TTL = ttl
-			to = append(to, d)
 		}
 	}
 	return to
-}
-
-// destination is the queue that a key of the index stands for. It has none where all
-// that matches is of quality 0, or is not for its own publisher.
-func (b *Broker) destination(key string, m *hub.Message, x *extra) (d hub.Dest, ok bool) {
-	if name, shared := strings.CutPrefix(key, shareKey); shared {
-		b.gmu.Lock()
-		g := b.groups[name]
-		b.gmu.Unlock()
-		if g == nil {
-			return d, false
-		}
-		return hub.Dest{Queue: g.queue(), Priority: usualPriority, Note: note{qos: 1}.encode()}, true
-	}
-	b.mu.RLock()
-	s := b.sessions[key]
-	b.mu.RUnlock()
-	if s == nil || s.feed.q == nil {
-		return d, false
-	}
-	s.mu.Lock()
-	n, ok := s.wants(m.Topic, x.from, m.QoS, x.retain)
-	s.mu.Unlock()
-	if !ok || n.qos == 0 {
-		return d, false
-	}
-	return hub.Dest{Queue: s.queue(), Priority: usualPriority, Note: n.encode()}, true
 }
 
 // passage tells when all publishes that were on their way into the store at some

@@ -9,9 +9,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	mochi "github.com/mochi-mqtt/server/v2"
-	"github.com/mochi-mqtt/server/v2/packets"
-
 	"holdfast.dev/holdfast/hub"
 	"holdfast.dev/holdfast/storage"
 )
@@ -32,7 +29,7 @@ const (
 // acknowledged, and sends them again.
 type session struct {
 	b       *Broker
-	key     string       // its name in the table, in the topic index and on disk
+	key     string       // its name in the table and on disk
 	owner   string       // the account; "" for an IoT Hub identity
 	device  hub.Identity // "" for an ordinary client
 	lasting bool
@@ -374,14 +371,12 @@ func (s *session) changed() <-chan struct{} {
 	return s.feed.q.Changed()
 }
 
-// index puts filter into the indexes: of all who want messages now, and of those for
-// whom they are kept. mochi's index misses that "+/#" is for the level above too, so
-// such a filter stands there twice, the second time under a name of its own; wants
-// looks at the filters themselves anyway.
-func (s *session) index(filter string, qos byte) {
-	put(s.b.topics, s.key, filter)
-	if s.feed.q != nil && qos > 0 {
-		put(s.b.lasting, s.key, filter)
+// index puts a subscription into the trees: of all who want messages now, and of those
+// for whom they are kept.
+func (s *session) index(filter string, sub subscription) {
+	s.b.topics.put(filter, s, sub)
+	if s.feed.q != nil {
+		s.b.lasting.put(filter, s, sub)
 	}
 }
 
@@ -389,57 +384,21 @@ func (s *session) unindex(filter string) {
 	if _, _, shared := cutShare(filter); shared || s.device != "" {
 		return
 	}
-	take(s.b.topics, s.key, filter)
+	s.b.topics.take(filter, s)
 	if s.feed.q != nil {
-		take(s.b.lasting, s.key, filter)
+		s.b.lasting.take(filter, s)
 	}
-}
-
-func put(x *mochi.TopicsIndex, key, filter string) {
-	x.Subscribe(key, packets.Subscription{Filter: filter})
-	if f, ok := aboveHash(filter); ok {
-		x.Subscribe(key+above, packets.Subscription{Filter: f})
-	}
-}
-
-func take(x *mochi.TopicsIndex, key, filter string) {
-	x.Unsubscribe(filter, key)
-	if f, ok := aboveHash(filter); ok {
-		x.Unsubscribe(f, key+above)
-	}
-}
-
-const above = "\x00above"
-
-func aboveHash(filter string) (string, bool) {
-	f, ok := strings.CutSuffix(filter, "/#")
-	return f, ok && (f == "+" || strings.HasSuffix(f, "/+"))
-}
-
-// wants says how a message goes to the session: once, with the best of the
-// subscriptions that match, and the identifiers of all of them. s.mu is held.
-func (s *session) wants(topic, from string, qos byte, retain bool) (n note, ok bool) {
-	for f, sub := range s.subs {
-		if !matches(f, topic) || sub.noLocal && from == s.key {
-			continue
-		}
-		ok = true
-		n.qos = max(n.qos, min(sub.qos, qos))
-		n.retain = n.retain || sub.retained && retain
-		if sub.id != 0 {
-			n.ids = append(n.ids, sub.id)
-		}
-	}
-	return n, ok
 }
 
 // deliver puts m on its way to the client, unless the session's queue has it.
-func (s *session) deliver(m *message) {
+func (s *session) deliver(m *message, n note) {
+	if s.feed.q != nil && n.qos > 0 {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n, ok := s.wants(m.topic, m.from, m.qos, m.retain)
-	if !ok || s.feed.q != nil && n.qos > 0 {
-		return
+	if s.subs == nil {
+		return // it has just ended
 	}
 	s.put(&delivery{m: m, qos: n.qos, retain: n.retain, ids: n.ids})
 }

@@ -178,7 +178,7 @@ func (c *conn) subscribe(f packets.Subscription) (code byte, retained bool) {
 		s.groups[f.Filter] = c.b.join(s, name, filter, sub)
 		c.poke() // there may be something for it
 	case s.device == "":
-		s.index(f.Filter, sub.qos)
+		s.index(f.Filter, sub)
 	}
 	return sub.qos, s.device == "" && !shared && f.RetainHandling != 2 && !(f.RetainHandling == 1 && existed)
 }
