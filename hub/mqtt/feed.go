@@ -226,7 +226,7 @@ func (r *releases) due() (ids []uint16, settle []*release) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for id, e := range r.ids {
-		if e.noted && !e.told {
+		if e.noted && !e.told && !e.complete {
 			e.told = true
 			ids = append(ids, id)
 		}

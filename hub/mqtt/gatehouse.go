@@ -67,6 +67,7 @@ type conn struct {
 	wake   chan struct{} // something for pump to do
 	taken  chan struct{} // pump has taken answers to be written
 	slots  chan struct{} // one for each publish that is not done with
+	idle   chan struct{} // there is none
 	order  storage.Order // of what it publishes
 
 	wmu sync.Mutex // one write at a time
@@ -89,6 +90,7 @@ func newConn(b *Broker, nc net.Conn, id string) *conn {
 		wake:   make(chan struct{}, 1),
 		taken:  make(chan struct{}, 1),
 		slots:  make(chan struct{}, b.window),
+		idle:   make(chan struct{}, 1),
 		maxOut: 256 << 20, // what the protocol allows
 		window: usualWindow,
 	}
@@ -221,11 +223,13 @@ func (c *conn) take(head byte, body []byte) error {
 		c.session.completed(c, idOf(body))
 		return nil
 	case packets.Subscribe, packets.Unsubscribe:
+		c.quiesce()
 		return c.filters(kind, body)
 	case packets.Disconnect:
 		return c.leave(body)
 	}
-	c.rest = c.buf // PINGREQ
+	c.quiesce() // PINGREQ
+	c.rest = c.buf
 	return nil
 }
 

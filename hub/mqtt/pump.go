@@ -2,6 +2,7 @@ package mqtt
 
 import (
 	"bytes"
+	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
 )
@@ -60,7 +61,39 @@ func (c *conn) settle(p *publication, code byte) {
 }
 
 // release gives p's place back.
-func (c *conn) release() { <-c.slots }
+func (c *conn) release() {
+	<-c.slots
+	if len(c.slots) == 0 {
+		select {
+		case c.idle <- struct{}{}:
+		default:
+		}
+	}
+}
+
+// quiesceTime is how long PINGREQ and SUBSCRIBE wait for the publishes before them:
+// while the store is full they would wait in vain, and the client would think us dead.
+const quiesceTime = time.Second
+
+// quiesce waits until all that the client has published is through: kept, and on its
+// way to others. So a client that asks, or subscribes, after it has published finds
+// what it published, at quality 0 too.
+func (c *conn) quiesce() {
+	if len(c.slots) == 0 {
+		return
+	}
+	enough := time.NewTimer(quiesceTime)
+	defer enough.Stop()
+	for len(c.slots) > 0 {
+		select {
+		case <-c.idle:
+		case <-enough.C:
+			return
+		case <-c.ctx.Done():
+			return
+		}
+	}
+}
 
 // refuse is the answer to a publish that may not be: a reason on MQTT 5, where
 // the client goes on, the end of the connection on 3.1.1, which has no other way
