@@ -222,7 +222,11 @@ func (c *conn) expectClosed() *packet {
 func (c *conn) untilClosed() []packet {
 	var said []packet
 	for {
-		p, err := c.read("the connection closed")
+		want := "the connection closed"
+		if len(said) > 0 {
+			want += fmt.Sprintf(" (got %v)", said)
+		}
+		p, err := c.read(want)
 		if err != nil {
 			return said
 		}

@@ -100,3 +100,13 @@ func pick(t *testing.T, suites []Suite, want string) []Suite {
 	t.Logf("ONLY SOME ROWS: HOLDFAST_CONFORM_ROWS=%s", want)
 	return suites
 }
+
+// TestStatements holds that every statement of the standards is a row, or is listed
+// with the reason why it is none.
+func TestStatements(t *testing.T) {
+	for _, s := range Suites() {
+		for _, f := range s.Faults() {
+			t.Errorf("MQTT %s: %s", s.Name, f)
+		}
+	}
+}

@@ -17,6 +17,7 @@ type Try struct {
 
 	name  string // of this attempt, for client ids and topics
 	count int
+	doing string // where a row with many steps is, for its verdict
 	conns []*conn
 }
 
@@ -57,9 +58,12 @@ func attempt(target *Target, version byte, run func(*Try)) (v Verdict) {
 	return Verdict{}
 }
 
+// step says what a row with many steps does next.
+func (t *Try) step(format string, args ...any) { t.doing = fmt.Sprintf(format, args...) + ": " }
+
 // failf ends the row: it failed, and that is what was seen.
 func (t *Try) failf(format string, args ...any) {
-	panic(Verdict{Fail, fmt.Sprintf(format, args...)})
+	panic(Verdict{Fail, t.doing + fmt.Sprintf(format, args...)})
 }
 
 // notApplicable ends the row: it cannot be tried here, and that is why.

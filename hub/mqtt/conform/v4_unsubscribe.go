@@ -9,6 +9,7 @@ func unsubscribeRows311() []Row {
 		{"3.10.3-2", "an UNSUBSCRIBE without a filter is a protocol violation", rowUnsubscribeEmpty},
 		{"3.10.4-1", "filters are compared character by character", rowUnsubscribeExact},
 		{"3.10.4-2", "nothing new is added after UNSUBACK", rowUnsubscribeStops},
+		{"3.10.4-3", "what was being delivered is delivered to the end", rowUnsubscribeCompletes},
 		{"3.10.4-4", "UNSUBACK has the id of the UNSUBSCRIBE", rowUnsubackID},
 		{"3.10.4-5", "UNSUBACK comes also where nothing was subscribed", rowUnsubackAlways},
 		{"3.10.4-6", "several filters are dealt with one by one, with one UNSUBACK", rowUnsubscribeMany},
@@ -62,6 +63,26 @@ func rowUnsubscribeStops(t *Try) {
 	p.publish(pub{topic: t.topic("b"), payload: "y", qos: 1})
 	c.take(t.topic("b"), "y", 1)
 	c.expectNothing()
+}
+
+func rowUnsubscribeCompletes(t *Try) {
+	id := t.id()
+	c := t.sleeper(id)
+	c.listen(2, t.topic("a"))
+	p := t.client()
+	p.publish(pub{topic: t.topic("a"), payload: "two", qos: 2})
+	p.publish(pub{topic: t.topic("a"), payload: "one", qos: 1})
+	two := c.await("PUBLISH", isPublish("two"))
+	c.await("PUBLISH", isPublish("one"))
+	c.unsubscribe(t.topic("a"))
+	c.finish(two)
+	c.ping()
+	c.close() // "one" is not acknowledged
+	c = t.sleeper(id)
+	c.take(t.topic("a"), "one", 1)
+	c.expectNothing()
+	c.close()
+	t.forget(id)
 }
 
 func rowUnsubackID(t *Try) {
