@@ -153,6 +153,17 @@ func (t *Try) forget(id string) {
 	t.connect(func(h *hello) { h.id = id }).leave()
 }
 
+// settle waits until all that was published and acknowledged has been passed on. A
+// server may acknowledge first, and who subscribes meanwhile gets the message as
+// well; that is no fault, but not what a row is about that subscribes afterwards.
+func (t *Try) settle() {
+	c := t.client()
+	c.listen(1, t.topic("settle"))
+	c.publish(pub{topic: t.topic("settle"), qos: 1})
+	c.finish(c.await("PUBLISH", isPublish("")))
+	c.leave()
+}
+
 // refused says h, which must not be let in. It gives the CONNACK, if there was one,
 // when the connection has ended.
 func (t *Try) refused(h hello) *packet {

@@ -88,6 +88,7 @@ func rowRetainedOutlives(t *Try) {
 	p := t.client()
 	p.publish(pub{topic: t.topic("a"), payload: "kept", qos: 1, retain: true})
 	p.leave()
+	t.settle()
 	c := t.client()
 	c.listen(1, t.topic("a"))
 	c.take(t.topic("a"), "kept", 1)

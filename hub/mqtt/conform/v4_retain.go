@@ -20,6 +20,7 @@ func rowRetainStored(t *Try) {
 	for topic, qos := range map[string]byte{"zero": 0, "one": 1, "two": 2} {
 		p.publish(pub{topic: t.topic(topic), payload: topic, qos: qos, retain: true})
 	}
+	t.settle()
 	for topic, qos := range map[string]byte{"one": 1, "two": 2} {
 		c := t.client()
 		c.listen(2, t.topic(topic))
@@ -35,6 +36,7 @@ func rowRetainLast(t *Try) {
 			p.publish(pub{topic: t.topic(topic), payload: body, qos: 1, retain: true})
 		}
 	}
+	t.settle()
 	for filter, want := range map[string][]string{
 		"a": {"a"}, "b/+": {"b/c", "b/d"}, "#": {"a", "b/c", "b/d"}, "+/c": {"b/c"}, "b": {}, "b/c/#": {"b/c"}, "+/+/#": {"b/c", "b/d"},
 	} {
@@ -62,6 +64,7 @@ func rowRetainQoS0(t *Try) {
 	p.publish(pub{topic: t.topic("a"), payload: "old", qos: 1, retain: true})
 	p.publish(pub{topic: t.topic("a"), payload: "new", retain: true})
 	p.ping()
+	t.settle()
 	c := t.client()
 	c.listen(1, t.topic("a"))
 	c.publish(pub{topic: t.topic("a"), payload: "live"})
@@ -77,6 +80,7 @@ func rowRetainQoS0(t *Try) {
 
 func rowRetainFlagNew(t *Try) {
 	t.client().publish(pub{topic: t.topic("a"), payload: "x", qos: 1, retain: true})
+	t.settle()
 	c := t.client()
 	for range 2 { // the second time it is the same subscription, made anew
 		c.listen(1, t.topic("a"))
@@ -109,6 +113,7 @@ func rowRetainFlagOld(t *Try) {
 func rowRetainRemove(t *Try) {
 	p := t.client()
 	p.publish(pub{topic: t.topic("a"), payload: "x", qos: 1, retain: true})
+	t.settle()
 	c := t.client()
 	c.listen(1, t.topic("a"))
 	c.take(t.topic("a"), "x", 1)
@@ -126,6 +131,7 @@ func rowRetainNothing(t *Try) {
 	for qos := range byte(3) {
 		p.publish(pub{topic: t.topic("a"), qos: qos, retain: true})
 	}
+	t.settle()
 	c := t.client()
 	c.listen(1, t.topic("a"))
 	c.expectNothing()
@@ -137,6 +143,7 @@ func rowNotRetain(t *Try) {
 	p.publish(pub{topic: t.topic("a"), payload: "live", qos: 1})
 	p.publish(pub{topic: t.topic("a"), qos: 1})
 	p.publish(pub{topic: t.topic("b"), payload: "live", qos: 1})
+	t.settle()
 	c := t.client()
 	c.listen(1, t.topic("+"))
 	c.take(t.topic("a"), "kept", 1)

@@ -88,6 +88,7 @@ func rowSubackID(t *Try) {
 
 func rowResubscribe(t *Try) {
 	t.client().publish(pub{topic: t.topic("a"), payload: "kept", qos: 1, retain: true})
+	t.settle()
 	c := t.client()
 	for _, qos := range []byte{1, 0} {
 		c.listen(qos, t.topic("a"))
