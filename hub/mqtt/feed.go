@@ -84,6 +84,30 @@ func (f *feed) settle() {
 	}
 }
 
+// read gives what follows a position. What was sent before is given whether its time is
+// over or not: the client may have half of it [MQTT-4.3.3-7]. It reads from the disk, and
+// is called without the session's mu.
+func (f *feed) read(after, sent storage.Position) (items []storage.Item, next storage.Position, err error) {
+	limit := storage.Limit{Records: feedChunk, Bytes: feedBytes}
+	if after >= sent {
+		return f.q.Read(after, limit, nil)
+	}
+	seen, next, err := f.q.Look(after, limit, nil)
+	for _, it := range seen {
+		switch {
+		case it.Position > sent:
+			return items, sent, err
+		case it.Err != nil && len(items) == 0:
+			return f.q.Read(it.Position-1, storage.Limit{Records: 1}, nil) // which counts what is broken
+		case it.Err != nil:
+			return items, it.Position - 1, err
+		case !it.Parked:
+			items = append(items, it.Item)
+		}
+	}
+	return items, min(next, max(sent, after)), err
+}
+
 // feedNext writes what the queue has into buf, as much as window and batch allow, and
 // says whether there may be more that could go.
 func (s *session) feedNext(c *conn, buf *bytes.Buffer) (more bool) {
@@ -96,9 +120,9 @@ func (s *session) feedNext(c *conn, buf *bytes.Buffer) (more bool) {
 	f.settle()
 	read := false
 	if len(f.ahead) == 0 && s.room(c) > 0 {
-		after := f.scan
+		after, sent := f.scan, f.sent
 		s.mu.Unlock() // it may read from the disk, and acknowledgements come meanwhile
-		items, next, err := f.q.Read(after, storage.Limit{Records: feedChunk, Bytes: feedBytes}, nil)
+		items, next, err := f.read(after, sent)
 		s.mu.Lock()
 		if s.conn != c {
 			return false // a newer connection reads from the start
@@ -368,6 +392,7 @@ func (s *session) completed(c *conn, id uint16) {
 
 var (
 	errInUse      = errors.New("PUBLISH: its packet id is in use until PUBCOMP has come")
+	errCrowded    = errors.New("too many publishes of quality of service 2 wait for PUBREL")
 	errEarly      = errors.New("PUBREL: PUBREC was not sent yet")
 	errLeftBefore = errors.New("an earlier connection ended before the message was kept")
 )

@@ -165,7 +165,7 @@ func (c *conn) packet(limit int) (head byte, body []byte, err error) {
 	if err != nil {
 		return 0, nil, err
 	}
-	if n > limit {
+	if whole := len(appendHeader(nil, head, n)) + n; whole > limit { // MQTT 5, 2.1.4: of the whole packet
 		return 0, nil, &malformed{codeTooLarge, "packet is too large"}
 	}
 	// The header is written again before the body, shortest form, for mochi.
@@ -275,7 +275,7 @@ func (c *conn) refuseReserved(head byte, body []byte, topic string) error {
 	if pk.Properties.TopicAliasFlag {
 		return &malformed{codeNotAuthorized, what}
 	}
-	if p, ok := c.expect(pk.PacketID, pk.FixedHeader.Qos); ok && (p.qos < 2 || c.fresh(p)) {
+	if p, ok := c.expect(pk.PacketID, pk.FixedHeader.Qos); ok && (p.qos < 2 || c.session.in.begin(c, p)) {
 		c.refuse(p, cause{"not authorized", codeNotAuthorized, errors.New(what)})
 	}
 	return nil

@@ -30,6 +30,7 @@ type inbound struct {
 }
 
 type intake struct {
+	on      *conn // it came on; nil: before the last start
 	state   intakeState
 	waiting []waiter // repeats that came before the first was kept
 	asker   *conn    // of PUBREL
@@ -53,11 +54,16 @@ func (in *inbound) begin(c *conn, p *publication) (fresh bool) {
 	in.mu.Lock()
 	t := in.ids[p.packet]
 	switch {
+	case t == nil && in.crowdedBy(c):
+		in.mu.Unlock()
+		c.hangUp(cause{"receive maximum", codeReceiveMaximum, errCrowded})
+		c.release()
+		return false
 	case t == nil:
 		if in.ids == nil {
 			in.ids = map[uint16]*intake{}
 		}
-		in.ids[p.packet] = &intake{}
+		in.ids[p.packet] = &intake{on: c}
 		in.mu.Unlock()
 		return true
 	case t.state == coming:
@@ -76,11 +82,22 @@ func (in *inbound) begin(c *conn, p *publication) (fresh bool) {
 	return false
 }
 
-// crowded says whether a client has more under way than it was told it may.
-func (in *inbound) crowded(most int) bool {
-	in.mu.Lock()
-	defer in.mu.Unlock()
-	return len(in.ids) >= most
+// crowdedBy says whether a client has more under way on its connection than it was told
+// it may (MQTT 5, 3.3.4), or than anybody may. in.mu is held.
+func (in *inbound) crowdedBy(c *conn) bool {
+	if len(in.ids) < c.b.window {
+		return false
+	}
+	if len(in.ids) >= usualIntake+c.b.window {
+		return true
+	}
+	n := 0
+	for _, t := range in.ids {
+		if t.on == c {
+			n++
+		}
+	}
+	return c.version == v5 && n >= c.b.window
 }
 
 // landed says what became of the message under id: code 0 if it is kept.
@@ -174,6 +191,10 @@ func (in *inbound) left(id uint16, err error) {
 	}
 	c.reply(ack(c.version, packets.Pubcomp, id, 0))
 }
+
+// usualIntake is how many publishes of quality 2 a 3.1.1 client may have unreleased; it
+// cannot be told.
+const usualIntake = 1000
 
 // firstError is the first reason code that says no (MQTT 5, section 2.4).
 const firstError byte = 0x80

@@ -452,3 +452,51 @@ func TestDupAfterPowerCut(t *testing.T) {
 		}
 	}
 }
+
+// What was sent once comes again though its time is over: the client may have half of
+// it. What was never sent does not [MQTT-4.3.3-7].
+func TestSentDoesNotExpire(t *testing.T) {
+	s := newSite(t, Config{})
+	c := ordinary(t, s.b, v5, "c", "all", lasting)
+	c.subscribe("t", 2)
+	from := ordinary(t, s.b, v5, "from", "all", nil)
+	publish := func(body string) {
+		from.send(packets.Publish, func(pk *packets.Packet) {
+			pk.FixedHeader.Qos, pk.PacketID, pk.TopicName, pk.Payload = 1, 1, "t", []byte(body)
+			pk.Properties.MessageExpiryInterval = 1
+		})
+		from.want(packets.Puback)
+	}
+	publish("sent")
+	c.want(packets.Publish)
+	c.nc.Close()
+	eventually(t, "c is away", func() bool { return metric(s.b, "mqtt_clients") == 1 })
+	publish("not sent")
+	began := time.Now()
+	eventually(t, "the time is over", func() bool { return time.Since(began) > 1200*time.Millisecond })
+	c = s.again(v5, "c")
+	if pk := c.want(packets.Publish); string(pk.Payload) != "sent" || !pk.FixedHeader.Dup {
+		t.Errorf("got %q with DUP %v", pk.Payload, pk.FixedHeader.Dup)
+	}
+	c.ping()
+	eventually(t, "the other is expired", func() bool { return s.waiting() == 1 })
+}
+
+// A client that publishes more at quality 2 than it was told it may is hung up.
+func TestReceiveMaximum(t *testing.T) {
+	s := newSite(t, Config{Window: 5})
+	c := ordinary(t, s.b, v5, "c", "all", lasting)
+	for i := range 5 {
+		c.publish("t", 2, uint16(i+1), "x")
+		c.want(packets.Pubrec)
+	}
+	c.publish("t", 2, 3, "x") // a repeat is none more
+	c.want(packets.Pubrec)
+	c.publish("t", 2, 6, "x")
+	if bye := c.want(packets.Disconnect); bye.ReasonCode != codeReceiveMaximum {
+		t.Errorf("DISCONNECT %#x, want %#x", bye.ReasonCode, codeReceiveMaximum)
+	}
+	c = s.again(v5, "c")
+	c.publish("t", 2, 6, "x") // a new connection counts anew
+	c.want(packets.Pubrec)
+}

@@ -18,7 +18,7 @@ import (
 // publish takes a PUBLISH from mochi.
 func (c *conn) publish(pk packets.Packet) {
 	p, ok := c.expect(pk.PacketID, pk.FixedHeader.Qos)
-	if !ok || c.doomed() || p.qos == 2 && !c.fresh(p) {
+	if !ok || c.doomed() || p.qos == 2 && !c.session.in.begin(c, p) {
 		return
 	}
 	if c.device == "" {
@@ -34,21 +34,6 @@ func (c *conn) publish(pk packets.Packet) {
 		c.telemetry(p, &pk)
 	}
 }
-
-// fresh says whether a publish of quality 2 is not the repeat of one that is in our
-// custody. Only ordinary clients come so far.
-func (c *conn) fresh(p *publication) bool {
-	if c.session.in.crowded(max(c.b.window, usualIntake)) {
-		c.hangUp(cause{"receive maximum", codeReceiveMaximum, errors.New("too many publishes of quality of service 2 wait for PUBREL")})
-		c.release()
-		return false
-	}
-	return c.session.in.begin(c, p)
-}
-
-// usualIntake is how many publishes of quality 2 a 3.1.1 client may have unreleased; it
-// cannot be told.
-const usualIntake = 1000
 
 // telemetry is a message of an IoT Hub device or module.
 func (c *conn) telemetry(p *publication, pk *packets.Packet) {

@@ -37,6 +37,30 @@ func (s *session) tooSlow() {
 	}
 }
 
+// tellEvicted hangs up on clients whose queue has lost its oldest messages to its quota
+// or a full disk since it was looked at last: they must not believe that they have all.
+func (b *Broker) tellEvicted() {
+	b.mu.RLock()
+	var kept []*session
+	for _, s := range b.sessions {
+		if s.feed.q != nil {
+			kept = append(kept, s)
+		}
+	}
+	b.mu.RUnlock()
+	for _, s := range kept {
+		n := s.feed.q.Stats().Evicted
+		s.mu.Lock()
+		lost := n - s.evicted
+		s.evicted = n
+		if lost > 0 {
+			b.stats.dropped.Add(lost)
+			s.tooSlow()
+		}
+		s.mu.Unlock()
+	}
+}
+
 // shed drops the oldest message that was never sent, and says whether there was
 // one. s.mu is held.
 func (s *session) shed() bool {

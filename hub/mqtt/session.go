@@ -40,21 +40,22 @@ type session struct {
 	in   inbound
 	out  releases
 
-	mu     sync.Mutex
-	conn   *conn // nil while the client is away
-	expiry time.Duration
-	until  time.Time // when it ends, while the client is away
-	away   *storage.Stamp
-	will   *will // delayed, goes out at willAt
-	willAt time.Time
-	subs   map[string]subscription
-	groups map[string]*group // that it has a share in, by filter
-	length int               // of all filters in subs
-	feed   feed
-	box    outbox
-	gone   func() // ends the hub's Attach
-	calls  map[string]chan hub.Reply
-	rid    uint64
+	mu      sync.Mutex
+	conn    *conn // nil while the client is away
+	expiry  time.Duration
+	until   time.Time // when it ends, while the client is away
+	away    *storage.Stamp
+	will    *will // delayed, goes out at willAt
+	willAt  time.Time
+	subs    map[string]subscription
+	groups  map[string]*group // that it has a share in, by filter
+	length  int               // of all filters in subs
+	feed    feed
+	evicted uint64 // from its queue, when it was looked at last
+	box     outbox
+	gone    func() // ends the hub's Attach
+	calls   map[string]chan hub.Reply
+	rid     uint64
 }
 
 type subscription struct {
@@ -135,6 +136,7 @@ func (s *session) open() {
 	}
 	s.feed.q = s.b.store.Queue(s.lane())
 	s.feed.q.SetPolicy(storage.Policy{MaxBytes: s.b.sessionQuota, Evict: true, Priority: 9})
+	s.evicted = s.feed.q.Stats().Evicted
 }
 
 // ends says whether the session ends with its connection.

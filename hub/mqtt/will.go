@@ -195,4 +195,5 @@ func (b *Broker) sweep(now time.Time) {
 		b.log.Debug("retained messages are not tidied", "error", err)
 	}
 	b.pokeGroups()
+	b.tellEvicted()
 }
