@@ -19,15 +19,28 @@ import (
 // and a core, and small boards have four.
 const hashesAtOnce = 2
 
-// accounts are the ordinary clients of the configuration.
+// accounts are the ordinary clients of the configuration. They do not change: a new
+// configuration makes new ones, which judge by what was proven before.
 type accounts struct {
+	*judge
 	byName map[string]account
 	names  []string // in the order of the configuration
+}
+
+// judge is what outlives a change of the accounts.
+type judge struct {
 	turn   chan struct{}
 	secret [32]byte // of this process: keys the proofs below
 
 	mu     sync.Mutex
-	proven map[string][sha256.Size]byte // by name: proof of the password that was right
+	proven map[string]proven // by name
+	last   uint64            // number of a password
+}
+
+// proven is the password that was right for a hash.
+type proven struct {
+	hash  string
+	proof [sha256.Size]byte
 }
 
 type account struct {
@@ -35,14 +48,18 @@ type account struct {
 	hash string
 }
 
-func readAccounts(list []AccountConfig) (*accounts, error) {
-	a := &accounts{
-		byName: map[string]account{}, turn: make(chan struct{}, hashesAtOnce),
-		proven: map[string][sha256.Size]byte{},
+func newJudge() (*judge, error) {
+	j := &judge{turn: make(chan struct{}, hashesAtOnce), proven: map[string]proven{}}
+	if _, err := rand.Read(j.secret[:]); err != nil {
+		return j, fmt.Errorf("draw a key: %w", err)
 	}
-	if _, err := rand.Read(a.secret[:]); err != nil {
-		return a, fmt.Errorf("draw a key: %w", err)
-	}
+	return j, nil
+}
+
+// readAccounts makes accounts of list. Those of before, who may be nil, give the
+// numbers of the passwords that are the same.
+func readAccounts(list []AccountConfig, j *judge, before *accounts) (*accounts, error) {
+	a := &accounts{judge: j, byName: map[string]account{}}
 	var errs []error
 	for i, c := range list {
 		err := c.check()
@@ -57,9 +74,23 @@ func readAccounts(list []AccountConfig) (*accounts, error) {
 		a.byName[c.Name] = account{hash: c.Password, Account: Account{
 			Name: c.Name, From: hub.Identity(c.Device),
 			Publish: slices.Clone(c.Publish), Subscribe: slices.Clone(c.Subscribe),
+			Proof: j.number(c, before),
 		}}
 	}
 	return a, errors.Join(errs...)
+}
+
+// number is that of c's password: the one that it had before, or a new one.
+func (j *judge) number(c AccountConfig, before *accounts) uint64 {
+	if before != nil {
+		if old, ok := before.byName[c.Name]; ok && old.hash == c.Password {
+			return old.Proof
+		}
+	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.last++
+	return j.last
 }
 
 func (c AccountConfig) title(i int) string {
@@ -125,10 +156,10 @@ func checkFilter(f string) error {
 // process, so that a thousand clients that come back at once after an outage do
 // not cost a thousand hashes.
 func (d *Directory) Account(ctx context.Context, name, password string) (Account, error) {
-	a := d.accounts
+	a := d.accounts.Load()
 	acc, ok := a.byName[name]
 	proof := a.proof(name, password)
-	if ok && a.isProven(name, proof) {
+	if ok && a.isProven(name, proven{acc.hash, proof}) {
 		return acc.Account, nil
 	}
 	hash, any := acc.hash, ok
@@ -149,13 +180,13 @@ func (d *Directory) Account(ctx context.Context, name, password string) (Account
 		return Account{}, fmt.Errorf("authenticate account %q: name or password is wrong: %w", name, hub.ErrUnauthorized)
 	}
 	a.mu.Lock()
-	a.proven[name] = proof
+	a.proven[name] = proven{hash, proof}
 	a.mu.Unlock()
 	return acc.Account, nil
 }
 
-func (a *accounts) proof(name, password string) (p [sha256.Size]byte) {
-	h := hmac.New(sha256.New, a.secret[:])
+func (j *judge) proof(name, password string) (p [sha256.Size]byte) {
+	h := hmac.New(sha256.New, j.secret[:])
 	h.Write(binary.AppendUvarint(nil, uint64(len(name))))
 	h.Write([]byte(name))
 	h.Write([]byte(password))
@@ -163,11 +194,13 @@ func (a *accounts) proof(name, password string) (p [sha256.Size]byte) {
 	return p
 }
 
-func (a *accounts) isProven(name string, proof [sha256.Size]byte) bool {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	p, ok := a.proven[name]
-	return ok && hmac.Equal(p[:], proof[:])
+// isProven says whether p is what was right. The hash is compared too: whoever was
+// being judged while the password changed was right for the old one.
+func (j *judge) isProven(name string, p proven) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	right, ok := j.proven[name]
+	return ok && right.hash == p.hash && hmac.Equal(right.proof[:], p.proof[:])
 }
 
 // decoy is somebody's hash to spend time on for a name that does not exist: always

@@ -74,7 +74,7 @@ func TestAccountTurns(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range hashesAtOnce { // all turns are taken
-		d.accounts.turn <- struct{}{}
+		d.accounts.Load().turn <- struct{}{}
 	}
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
@@ -93,7 +93,8 @@ func TestDecoyIsSteady(t *testing.T) {
 	for _, n := range []string{"a", "b", "c", "d"} {
 		list = append(list, AccountConfig{Name: n, Password: cheap(t, n)})
 	}
-	a, err := readAccounts(list)
+	j, _ := newJudge()
+	a, err := readAccounts(list, j, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/singleflight"
@@ -43,16 +44,17 @@ type Deps struct {
 // Directory answers who may connect. Its methods may be called at once by many,
 // before, during and after Run.
 type Directory struct {
-	hosts    []string
-	source   Source
-	safe     *safe
-	clock    storage.Clock
-	log      *slog.Logger
-	online   hub.Link
-	fixed    map[hub.Identity]Entry // from the configuration, never changed
-	accounts *accounts
-	asked    *asked
-	flights  singleflight.Group
+	hosts     []string
+	source    Source
+	safe      *safe
+	clock     storage.Clock
+	log       *slog.Logger
+	online    hub.Link
+	fixed     map[hub.Identity]Entry // from the configuration, never changed
+	accounts  atomic.Pointer[accounts]
+	replacing sync.Mutex // one replacement of the accounts at a time
+	asked     *asked
+	flights   singleflight.Group
 
 	// writing is held while something is kept and then known, so that disk and
 	// memory change in the same order.
@@ -83,8 +85,9 @@ type learned struct {
 // ever dropped in silence.
 func New(c Config, d Deps) (*Directory, error) {
 	fixed, errDevices := readDevices(c.Devices)
-	accounts, errAccounts := readAccounts(c.Accounts)
-	if err := errors.Join(errDevices, errAccounts); err != nil {
+	judge, errJudge := newJudge()
+	accounts, errAccounts := readAccounts(c.Accounts, judge, nil)
+	if err := errors.Join(errDevices, errJudge, errAccounts); err != nil {
 		return nil, err
 	}
 	safe, err := newSafe(d.Keep, d.Key, d.KeyFile)
@@ -105,11 +108,13 @@ func New(c Config, d Deps) (*Directory, error) {
 	for id, e := range kept {
 		scope[id] = learned{Entry: e}
 	}
-	return &Directory{
+	dir := &Directory{
 		hosts: d.Hosts, source: d.Source, safe: safe, clock: d.Clock, log: d.Log, online: d.Online,
-		fixed: fixed, accounts: accounts, asked: newAsked(),
+		fixed: fixed, asked: newAsked(),
 		scope: scope, synced: synced, complete: complete, changed: make(chan struct{}), doubted: make(chan struct{}, 1),
-	}, nil
+	}
+	dir.accounts.Store(accounts)
+	return dir, nil
 }
 
 func readDevices(list []DeviceConfig) (map[hub.Identity]Entry, error) {
@@ -183,8 +188,8 @@ func (d *Directory) find(id hub.Identity) (Entry, bool) {
 	return e.Entry, ok
 }
 
-// Changed gives a channel that is closed at the next change of who is known. Take
-// it before asking Known.
+// Changed gives a channel that is closed at the next change of who is known, or of
+// what an account is granted. Take it before asking Known and Rights.
 func (d *Directory) Changed() <-chan struct{} {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
@@ -208,7 +213,7 @@ func (d *Directory) Status() Status {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	s := Status{
-		Known: len(d.fixed), FromFile: len(d.fixed), FromScope: len(d.scope), Accounts: len(d.accounts.byName),
+		Known: len(d.fixed), FromFile: len(d.fixed), FromScope: len(d.scope), Accounts: len(d.accounts.Load().byName),
 		Complete: d.complete, Synced: d.synced, Err: d.lastErr,
 	}
 	for id, e := range d.scope {

@@ -34,6 +34,7 @@ type Account struct {
 	From      hub.Identity // whose messages these are when they go up; "" for the gateway's own
 	Publish   []string     // topic filters it may publish under
 	Subscribe []string     // topic filters it may subscribe within
+	Proof     uint64       // number of the password: another one has another
 }
 
 // AuthKind is how an identity proves itself.
