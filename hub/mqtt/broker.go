@@ -9,7 +9,6 @@ import (
 	"log/slog"
 	"math"
 	"net"
-	"runtime/debug"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -267,12 +266,7 @@ func (b *Broker) serve(nc net.Conn) {
 // mochi leaves the client in its table then, and where CONNACK cannot be written.
 func (b *Broker) establish(c *conn) (err error) {
 	defer b.server.Clients.Delete(c.id)
-	defer func() {
-		if p := recover(); p != nil {
-			b.log.Error("connection panicked", "client", c.who, "panic", p, "stack", string(debug.Stack()))
-			err = fmt.Errorf("serve %s: panic: %v", c.who, p)
-		}
-	}()
+	defer func() { b.contain(recover(), c.who, func(e error) { err = e }) }()
 	return b.server.EstablishConnection("", c)
 }
 

@@ -74,6 +74,7 @@ func (c *conn) try(a attempt) {
 	defer leave()
 	c.hub.Publish(c.ctx, a.m, func(err error) {
 		// On the goroutine that commits: nothing here may block.
+		defer func() { c.containDone(recover()) }()
 		if c.landed(a, err) {
 			return
 		}
@@ -120,6 +121,7 @@ func lacksRoom(err error) bool {
 // follow. It ends when none is left, after holdTime without room, or with the
 // connection.
 func (c *conn) retry() {
+	defer func() { c.b.contain(recover(), c.who, c.fell) }()
 	tick := time.NewTicker(holdPause)
 	defer tick.Stop()
 	until := time.Now().Add(holdTime)

@@ -18,6 +18,7 @@ type stats struct {
 	droppedQoS0 atomic.Uint64 // deliveries of QoS 0 that nobody could take
 	expired     atomic.Uint64 // deliveries whose time was over
 	slow        atomic.Uint64 // clients hung up for being slow
+	panics      atomic.Uint64 // faults of ours that ended a connection, or less
 
 	mu     sync.Mutex
 	causes map[string]uint64 // refusals by reason
@@ -102,6 +103,7 @@ func (b *Broker) Metrics(emit func(name string, value float64, labels ...string)
 		{"mqtt_dropped_qos0_total", &b.stats.droppedQoS0},
 		{"mqtt_expired_total", &b.stats.expired},
 		{"mqtt_slow_total", &b.stats.slow},
+		{"mqtt_panics_total", &b.stats.panics},
 	} {
 		emit(c.name, float64(c.n.Load()))
 	}

@@ -129,6 +129,7 @@ func (c *conn) reply(packet []byte) {
 // the connection ends.
 func (c *conn) pump() {
 	defer close(c.pumped)
+	defer func() { c.b.contain(recover(), c.who, c.fell) }()
 	var buf bytes.Buffer
 	for {
 		changed := c.session.changed() // before the queue is read, or a change is missed
