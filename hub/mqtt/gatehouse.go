@@ -175,6 +175,7 @@ func (c *conn) packet(limit int) (head byte, body []byte, err error) {
 	if _, err := io.ReadFull(c.br, c.buf[at:]); err != nil {
 		return 0, nil, err
 	}
+	c.b.stats.in.one(head, len(c.buf))
 	return head, c.buf[at:], nil
 }
 
@@ -300,6 +301,7 @@ func (c *conn) Write(p []byte) (int, error) {
 }
 
 func (c *conn) write(p []byte) error {
+	c.b.stats.out.all(p)
 	c.wmu.Lock()
 	defer c.wmu.Unlock()
 	c.Conn.SetWriteDeadline(time.Now().Add(writeTimeout))

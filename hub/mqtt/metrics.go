@@ -19,6 +19,7 @@ type stats struct {
 	expired     atomic.Uint64 // deliveries whose time was over
 	slow        atomic.Uint64 // clients hung up for being slow
 	panics      atomic.Uint64 // faults of ours that ended a connection, or less
+	in, out     traffic
 
 	mu     sync.Mutex
 	causes map[string]uint64 // refusals by reason
