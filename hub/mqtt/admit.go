@@ -58,17 +58,20 @@ func (c *conn) connect() error {
 	if err := pk.ConnectDecode(slices.Clone(body)); err != nil {
 		return err
 	}
+	c.place.speaks()
 	c.buf = nil // it held a password
 	c.version, c.who = pk.ProtocolVersion, pk.Connect.ClientIdentifier
 	if r := c.admit(&pk); r != nil {
 		return c.turnAway(*r)
 	}
+	c.place.leave()
 	c.Conn.SetReadDeadline(time.Time{})
 	return nil
 }
 
 func (c *conn) turnAway(r refusal) error {
 	c.b.refused(c.who, r.reason, r.detail)
+	c.linger()
 	if c.version == v5 {
 		c.write([]byte{packets.Connack << 4, 3, 0, r.new, 0})
 	} else {
@@ -129,7 +132,7 @@ func (c *conn) admitDevice(ctx context.Context, pk *packets.Packet, name string)
 	}
 	id, err := c.b.gate.Device(ctx, u, string(pk.Connect.Password))
 	if err != nil {
-		return "", gateRefusal(err)
+		return "", c.notProven(name, err)
 	}
 	c.device = id
 	if pk.Connect.WillFlag {
@@ -160,7 +163,7 @@ func (c *conn) admitAccount(ctx context.Context, pk *packets.Packet, name string
 	}
 	account, err := c.b.gate.Account(ctx, name, string(pk.Connect.Password))
 	if err != nil {
-		return "", gateRefusal(err)
+		return "", c.notProven(name, err)
 	}
 	c.account = account
 	if pk.Connect.WillFlag {

@@ -65,6 +65,9 @@ type Broker struct {
 	due       dueWills
 	graves    graves
 	stats     stats
+	addresses *addresses
+	strangers *strangers
+	guesses   *guesses
 	queued    atomic.Int64  // bytes that wait for clients in memory
 	serial    atomic.Uint64 // of connections
 	prefix    string        // of message ids
@@ -116,6 +119,9 @@ func New(cfg Config, d Deps) (*Broker, error) {
 		ctx:      context.Background(),
 		sessions: map[string]*session{},
 		conns:    map[*conn]struct{}{},
+		// The door keeper's.
+		strangers: newStrangers(),
+		guesses:   newGuesses(),
 	}
 	if b.window == 0 {
 		b.window = usualPublishes
@@ -142,6 +148,9 @@ func New(cfg Config, d Deps) (*Broker, error) {
 		return nil, fmt.Errorf("[mqtt] keep_alive = %s: want 1s to 18h", b.keepAlive)
 	}
 	var err error
+	if b.addresses, err = newAddresses(cfg.PerAddress); err != nil {
+		return nil, err
+	}
 	if b.server, err = newServer(&hook{}); err != nil {
 		return nil, err
 	}
@@ -249,8 +258,9 @@ func (b *Broker) context() context.Context {
 }
 
 // serve is the life of one connection, on the caller's goroutine.
-func (b *Broker) serve(nc net.Conn) {
+func (b *Broker) serve(nc net.Conn, p *place) {
 	c := newConn(b, nc, "c"+strconv.FormatUint(b.serial.Add(1), 10))
+	c.place = p
 	if !b.enter(c) {
 		nc.Close()
 		return
@@ -270,14 +280,10 @@ func (b *Broker) establish(c *conn) (err error) {
 	return b.server.EstablishConnection("", c)
 }
 
-// strangers is how many connections there may be that have not proven who they
-// are, beyond max_clients.
-const strangers = 128
-
 func (b *Broker) enter(c *conn) bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.closing || len(b.conns) >= b.maxClients+strangers {
+	if b.closing || len(b.conns) >= b.maxClients+maxStrangers {
 		return false
 	}
 	b.conns[c] = struct{}{}

@@ -25,7 +25,7 @@ import (
 // pipe gives the broker one end of a pipe and the caller the other.
 func pipe(t testing.TB, b *Broker, v byte) *client {
 	far, near := net.Pipe()
-	go b.serve(near)
+	go b.serve(near, nil)
 	return newClient(t, far, v)
 }
 
@@ -198,7 +198,9 @@ func TestWebSocket(t *testing.T) {
 	}
 }
 
-func TestTLS(t *testing.T) {
+// serverTLS is a configuration with a certificate that nobody has to trust.
+func serverTLS(t *testing.T) *tls.Config {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
@@ -207,9 +209,12 @@ func TestTLS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+}
+
+func TestTLS(t *testing.T) {
 	h, g := newFakes()
-	b, err := New(Config{Listen: "off", TLSListen: "127.0.0.1:0"}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler),
-		TLS: &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}}))
+	b, err := New(Config{Listen: "off", TLSListen: "127.0.0.1:0"}, stored(t, Deps{Gate: g, Log: slog.New(slog.DiscardHandler), TLS: serverTLS(t)}))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -49,7 +49,7 @@ func FuzzPackets(f *testing.F) {
 		}
 		far, near := net.Pipe()
 		served := make(chan struct{})
-		go func() { b.serve(near); close(served) }()
+		go func() { b.serve(near, nil); close(served) }()
 		c := newClient(t, far, v)
 		if !first {
 			c.send(packets.Connect, hello)

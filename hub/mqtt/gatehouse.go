@@ -60,6 +60,9 @@ type conn struct {
 	maxOut    int // most bytes of a packet that the client takes
 	window    int // deliveries it is trusted to have unacknowledged
 
+	place   *place        // among the strangers; nil: it came by another way than a listener
+	penalty time.Duration // before a wrong credential is told
+
 	ctx    context.Context // ends with the connection
 	cancel context.CancelFunc
 	once   sync.Once

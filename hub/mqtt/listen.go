@@ -65,9 +65,6 @@ func (l *listener) open() error {
 	case err != nil:
 		return fmt.Errorf("listen on %s ([mqtt] %s): %w", l.want, l.key, err)
 	}
-	if l.tls != nil {
-		nl = tls.NewListener(nl, l.tls)
-	}
 	l.l, l.at = nl, nl.Addr()
 	return nil
 }
@@ -117,8 +114,34 @@ func (l *listener) accept(ctx context.Context, b *Broker) {
 			}
 			continue
 		}
-		go b.serve(nc)
+		b.receive(ctx, nc, l.tls)
 	}
+}
+
+// receive serves a connection, where there is room for one from its address. It
+// waits for a place among the strangers, and with it the listener: those who come
+// meanwhile stand in the kernel's queue.
+func (b *Broker) receive(ctx context.Context, nc net.Conn, t *tls.Config) {
+	leave, ok := b.comesFrom(nc.RemoteAddr())
+	if !ok {
+		nc.Close()
+		return
+	}
+	p := b.strangers.enter(ctx)
+	if p == nil {
+		leave()
+		nc.Close()
+		return
+	}
+	if t != nil {
+		nc = tls.Server(nc, t)
+	}
+	p.begin(nc)
+	go func() {
+		defer leave()
+		defer p.leave()
+		b.serve(nc, p)
+	}()
 }
 
 // Addr is where plain MQTT is spoken, or nil.

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"context"
 	"errors"
 	"io"
 	"net"
@@ -28,14 +29,43 @@ func (b *Broker) WebSocket() http.Handler {
 			http.Error(w, "open a WebSocket with the subprotocol mqtt here", http.StatusBadRequest)
 			return
 		}
+		leave, p, err := b.comesByWeb(r)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
+			return
+		}
+		defer leave()
 		ws, err := up.Upgrade(w, r, nil)
 		if err != nil {
 			b.log.Debug("websocket not opened", "error", err) // the client has its answer
 			return
 		}
 		ws.SetReadLimit(maxPacket + 1<<10)
-		b.serve(&wsConn{Conn: ws})
+		nc := &wsConn{Conn: ws}
+		p.begin(nc)
+		b.serve(nc, p)
 	})
+}
+
+var errCrowd = errors.New("too many connections: try again later")
+
+// comesByWeb is for a WebSocket what receive is for the other ways in.
+func (b *Broker) comesByWeb(r *http.Request) (leave func(), p *place, err error) {
+	from, err := net.ResolveTCPAddr("tcp", r.RemoteAddr) // the server's own word, never a name
+	if err != nil {
+		return nil, nil, errCrowd
+	}
+	gone, ok := b.comesFrom(from)
+	if !ok {
+		return nil, nil, errCrowd
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), connectTimeout)
+	defer cancel()
+	if p = b.strangers.enter(ctx); p == nil {
+		gone()
+		return nil, nil, errCrowd
+	}
+	return func() { p.leave(); gone() }, p, nil
 }
 
 // wsConn makes a stream of binary messages, whose bounds mean nothing to MQTT
