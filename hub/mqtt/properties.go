@@ -84,6 +84,9 @@ func (r *reader) properties(kind byte) (alias bool) {
 		seen[id] = true
 		p.value(id, f, nonzero)
 	}
+	if p.err == nil && seen[packets.PropAuthenticationData] && !seen[packets.PropAuthenticationMethod] {
+		p.fail(protocol("authentication data without a method"))
+	}
 	if p.err != nil {
 		r.fail(p.err)
 	}

@@ -3,6 +3,7 @@ package mqtt
 import (
 	"encoding/binary"
 	"fmt"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -172,7 +173,8 @@ func checkFilters(r *reader, version, kind byte) {
 		r.fail(protocol("no filter"))
 	}
 	for r.err == nil && len(r.b) > 0 {
-		if f := r.text(); f == "" {
+		f := r.text()
+		if f == "" {
 			r.fail(bad("filter is empty"))
 		}
 		if kind != packets.Subscribe {
@@ -184,6 +186,8 @@ func checkFilters(r *reader, version, kind byte) {
 			r.fail(bad("quality of service is 3"))
 		case version == v5 && (o&0xc0 != 0 || o>>4&3 == 3), version != v5 && o > 2:
 			r.fail(bad("reserved option bits are set"))
+		case version == v5 && o&4 != 0 && strings.HasPrefix(f, "$share/"):
+			r.fail(protocol("no local on a shared subscription")) // [MQTT-3.8.3-4]
 		}
 	}
 }
