@@ -296,8 +296,10 @@ func TestRingIsKept(t *testing.T) {
 		n, _ := db.j.Segments()
 		most = max(most, n)
 	}
-	if s := db.Stats(); most > db.o.Ring+1 || s.Generations < 10 {
-		t.Errorf("the journal had up to %d segments, want at most %d and one; %d generations", most, db.o.Ring, s.Generations)
+	// What had passed before the gate was shut is beyond the ring: some segments where they
+	// are as small as here. Without the gate it would be a hundred and more.
+	if s := db.Stats(); most > 4*db.o.Ring || s.Generations < 10 {
+		t.Errorf("the journal had up to %d segments, want at most 4 times %d; %d generations", most, db.o.Ring, s.Generations)
 	}
 	if got := len(bodies(t, db.Queue("up"))); got != 8000 {
 		t.Errorf("%d records, want 8000", got)
