@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -92,9 +93,11 @@ func writeFile(name string, text []byte) error {
 	return nil
 }
 
-// greet prints what a person needs to connect something.
+// greet prints what a person needs to connect something, in one write: who waits for
+// it, a script for example, has all of it or nothing.
 func greet(w io.Writer, h *hubtest.Hub, o options) {
-	t := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	var text bytes.Buffer
+	t := tabwriter.NewWriter(&text, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(t, "hubsim %s, a stand-in for Azure IoT Hub: %s\n\n", version, h.Host())
 	fmt.Fprintf(t, "MQTT over TLS\t%s\n", h.MQTTAddr())
 	fmt.Fprintf(t, "HTTPS, WebSocket\thttps://%s\n", h.HTTPSAddr())
@@ -118,5 +121,6 @@ func greet(w io.Writer, h *hubtest.Hub, o options) {
 		}
 		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", name, cmp.Or(d.Parent, "-"), status, h.ConnectionString(d.ID))
 	}
-	t.Flush() // who does not read it does not want it
+	t.Flush()
+	w.Write(text.Bytes()) // who does not read it does not want it
 }
