@@ -2,6 +2,8 @@ package mqtt
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net"
@@ -9,6 +11,10 @@ import (
 	"time"
 
 	"github.com/mochi-mqtt/server/v2/packets"
+
+	"holdfast.dev/holdfast/hub"
+	"holdfast.dev/holdfast/hub/identity"
+	"holdfast.dev/holdfast/hub/wire"
 )
 
 // FuzzPackets feeds bytes to a broker, after CONNECT or as the first, and then
@@ -38,7 +44,7 @@ func FuzzPackets(f *testing.F) {
 	h, g := newFakes()
 	var panics bytes.Buffer
 	log := slog.New(slog.NewTextHandler(&panics, &slog.HandlerOptions{Level: slog.LevelError}))
-	b, err := New(Config{Listen: "off"}, stored(f, Deps{Gate: g, Log: log}))
+	b, err := New(Config{Listen: "off"}, stored(f, Deps{Gate: unsure{g}, Log: log}))
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -135,4 +141,25 @@ func specimens(t testing.TB, v byte) (all [][]byte) {
 	})
 	// What only servers send.
 	return append(all, []byte{0x20, 2, 0, 0}, []byte{0x90, 3, 0, 1, 0}, []byte{0xb0, 2, 0, 1}, []byte{0xd0, 0}, []byte{0, 0})
+}
+
+// unsure never says that a credential is wrong: the answer to that is held back, longer
+// each time.
+type unsure struct{ Gate }
+
+func (g unsure) Device(ctx context.Context, u wire.User, password string) (hub.Identity, error) {
+	id, err := g.Gate.Device(ctx, u, password)
+	return id, doubt(err)
+}
+
+func (g unsure) Account(ctx context.Context, name, password string) (identity.Account, error) {
+	a, err := g.Gate.Account(ctx, name, password)
+	return a, doubt(err)
+}
+
+func doubt(err error) error {
+	if errors.Is(err, hub.ErrUnauthorized) {
+		return hub.ErrUnsure
+	}
+	return err
 }
