@@ -21,6 +21,7 @@ func rowsRetain5() []Row {
 func retainer(t *Try, topic, payload string) *conn {
 	c := five(t).needsRetained()
 	c.retain(topic, payload)
+	t.settle()
 	return c
 }
 
@@ -30,6 +31,7 @@ func (c *conn) retain(topic, payload string) {
 
 // retained is what a new subscriber gets at once: a payload, or "" for nothing.
 func retained(t *Try, filter string) string {
+	t.settle()
 	c := five(t)
 	c.listen(1, filter)
 	if !c.comes(moment) {

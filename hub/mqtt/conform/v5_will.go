@@ -113,11 +113,11 @@ func fiveWillRetained(t *Try) {
 
 func fiveWillBack(t *Try) {
 	c, w := heir(t)
-	w.props = number(propWillDelay, 2)
+	w.props = number(propWillDelay, 4) // time enough to be back on a slow machine
 	id := t.id()
 	mortal(t, id, w, number(propSessionExpiry, 3600)).close()
 	again := back(t, id)
-	c.silence(3500 * time.Millisecond)
+	c.silence(5500 * time.Millisecond)
 	gone(again)
 }
 
