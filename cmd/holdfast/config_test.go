@@ -94,9 +94,8 @@ func TestFaults(t *testing.T) {
 		{"windows", "[mqtt]\nwindow = 70000\nkeep_alive = \"1ms\"\n[iothub]\nwindow = -1\nwindow_total = 60001\nwindow_bytes = 1000", []string{
 			`F:2:10: mqtt.window: want 1 to 65535, have 70000`, `F:3:14: mqtt.keep_alive: want "1s" to "18h"`, `F:5:10: iothub.window: want 1 to 60000, have -1`,
 			`F:6:16: iothub.window_total: want 1 to 60000, have 60001`, `F:7:16: iothub.window_bytes: want 524288 to 1073741824, have 1000`}},
-		{"door", "[mqtt]\nper_address = -1\nsys_interval = \"500ms\"\n", []string{
-			`F:2:15: mqtt.per_address: want zero (the default) or more`, `F:3:16: mqtt.sys_interval: interval "500ms": want "1s" to "24h", or "off"`}},
-		{"no figures", "[mqtt]\nsys_interval = \"off\"\n", nil},
+		{"door", "[mqtt]\nper_address = -1\n", []string{
+			`F:2:15: mqtt.per_address: want zero (the default) or more`}},
 		{"iothub", "[iothub]\ntransport = \"amqp\"\nproxy = \"http://u:geheim@p\"\naddress = \":8883\"\npriority = 10\nrate = -1", []string{
 			`F:2:13: iothub.transport: want one of "mqtt", "websocket", have "amqp"`,
 			`F:3:9: iothub.proxy: want http://host:port or http://user:password@host:port`,

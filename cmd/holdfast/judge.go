@@ -160,7 +160,6 @@ func (j *judge) ports(c Config) {
 func (j *judge) mqtt(c mqtt.Config) {
 	j.notNegative("mqtt.max_clients", float64(c.MaxClients))
 	j.notNegative("mqtt.per_address", float64(c.PerAddress))
-	j.check("mqtt.sys_interval", mqtt.CheckSysInterval(c.SysInterval))
 	j.between("mqtt.window", c.Window, 1, 65535) // an MQTT receive maximum has 16 bits
 	if k := time.Duration(c.KeepAlive); k != 0 && (k < time.Second || k > 65535*time.Second) {
 		j.fault("mqtt.keep_alive", `want "1s" to "18h"`)

@@ -1,14 +1,6 @@
 package mqtt
 
-import (
-	"fmt"
-	"time"
-
-	"holdfast.dev/holdfast/hub"
-)
-
-// usualSysInterval: figures that few look at are not worth more of a thin line.
-const usualSysInterval = time.Minute
+import "holdfast.dev/holdfast/hub"
 
 // Config is the [mqtt] part of the configuration. The zero value works.
 type Config struct {
@@ -22,31 +14,6 @@ type Config struct {
 	SessionExpiry hub.Duration `toml:"session_expiry"` // longest a session outlives its connection: 7d if zero
 	SessionQuota  hub.Size     `toml:"session_quota"`  // most that waits on disk for one session: 64MiB if zero
 	PerAddress    int          `toml:"per_address"`    // connections at once from one address: 100 if zero
-
-	// SysInterval is how often the figures under $SYS/broker are told: a duration
-	// from 1s to 24h, "1m" if empty, "off" for never.
-	SysInterval string `toml:"sys_interval"`
-}
-
-// CheckSysInterval says what is wrong with a SysInterval.
-func CheckSysInterval(s string) error {
-	_, err := sysInterval(s)
-	return err
-}
-
-// sysInterval is the duration that s stands for; 0: never.
-func sysInterval(s string) (time.Duration, error) {
-	switch s {
-	case "":
-		return usualSysInterval, nil
-	case "off":
-		return 0, nil
-	}
-	var d hub.Duration
-	if err := d.UnmarshalText([]byte(s)); err != nil || time.Duration(d) < time.Second || time.Duration(d) > 24*time.Hour {
-		return 0, fmt.Errorf(`interval %q: want "1s" to "24h", or "off"`, s)
-	}
-	return time.Duration(d), nil
 }
 
 // ForwardConfig is one [[forward]] of the configuration: which messages of
