@@ -253,6 +253,17 @@ func (q *Queue) Stats() QueueStats {
 	return s
 }
 
+// Evicted is how many records have made way since the queue was made. It costs little:
+// Stats reads the oldest record.
+func (q *Queue) Evicted() (n uint64) {
+	q.db.mu.Lock()
+	defer q.db.mu.Unlock()
+	for _, r := range q.rows {
+		n += r.Evicted
+	}
+	return n
+}
+
 // The rest is called with db.mu held.
 
 func (q *Queue) next() Position { return q.base + Position(len(q.entries)) }

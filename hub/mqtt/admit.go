@@ -111,6 +111,10 @@ func (c *conn) admit(pk *packets.Packet) *refusal {
 	case err != nil:
 		return &refusal{2, codeClientID, "client id", err}
 	}
+	if err := c.awaitSession(ctx); err != nil {
+		c.session.end(c)
+		return &refusal{3, codeUnavailable, "not kept", err}
+	}
 	// The identity may have been taken away since the Gate was asked, and whoever
 	// went through the connections for it cannot have seen this one.
 	if c.device != "" && !c.b.gate.Known(c.device) {
@@ -118,6 +122,20 @@ func (c *conn) admit(pk *packets.Packet) *refusal {
 		return &refusal{5, codeNotAuthorized, "not authorized", errors.New("identity is disabled or gone")}
 	}
 	return c.welcome(present, props)
+}
+
+// awaitSession waits until a new session is on disk: what comes on the connection is
+// written beside it, and may not be there without it.
+func (c *conn) awaitSession(ctx context.Context) error {
+	if c.kept == nil {
+		return nil
+	}
+	select {
+	case err := <-c.kept:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 func (c *conn) admitDevice(ctx context.Context, pk *packets.Packet, name string) (key string, r *refusal) {

@@ -54,6 +54,7 @@ type conn struct {
 	who       string        // client id, for the log
 	hub       hub.Hub
 	session   *session
+	kept      chan error       // of a new session that outlives the connection: when it is on disk
 	account   identity.Account // ordinary clients
 	device    hub.Identity     // IoT Hub clients
 	will      *will

@@ -1,6 +1,7 @@
 package mqtt
 
 import (
+	"errors"
 	"sync"
 
 	"github.com/mochi-mqtt/server/v2/packets"
@@ -195,6 +196,13 @@ func (in *inbound) left(id uint16, err error) {
 // usualIntake is how many publishes of quality 2 a 3.1.1 client may have unreleased; it
 // cannot be told.
 const usualIntake = 1000
+
+var (
+	errInUse      = errors.New("PUBLISH: its packet id is in use until PUBCOMP has come")
+	errCrowded    = errors.New("too many publishes of quality of service 2 wait for PUBREL")
+	errEarly      = errors.New("PUBREL: PUBREC was not sent yet")
+	errLeftBefore = errors.New("an earlier connection ended before the message was kept")
+)
 
 // firstError is the first reason code that says no (MQTT 5, section 2.4).
 const firstError byte = 0x80

@@ -500,3 +500,47 @@ func TestReceiveMaximum(t *testing.T) {
 	c.publish("t", 2, 6, "x") // a new connection counts anew
 	c.want(packets.Pubrec)
 }
+
+// A PUBREC that cannot be noted counts for nothing: the client is hung up, and gets the
+// message again.
+func TestReceivedNotNoted(t *testing.T) {
+	b, _, _ := start(t, Config{})
+	c := ordinary(t, b, v311, "c", "all", lasting)
+	c.subscribe("t", 2)
+	from := ordinary(t, b, v311, "from", "all", nil)
+	from.publish("t", 1, 1, "x")
+	from.want(packets.Puback)
+	pk := c.want(packets.Publish)
+	if pk.FixedHeader.Qos != 1 {
+		t.Fatalf("quality %d, want 1", pk.FixedHeader.Qos)
+	}
+	from.publish("t", 2, 2, "y")
+	from.want(packets.Pubrec)
+	pk = c.want(packets.Publish)
+	b.mu.RLock()
+	s := b.sessions["client\x00c"]
+	b.mu.RUnlock()
+	if err := b.store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	c.ack(packets.Pubrec, pk.PacketID)
+	c.wantClosed()
+	eventually(t, "the id is free", func() bool { e, _ := s.out.find(pk.PacketID); return e == nil })
+}
+
+// A packet id whose session has ended is taken off the disk.
+func TestLeftovers(t *testing.T) {
+	s := newSite(t, Config{})
+	c := ordinary(t, s.b, v311, "c", "all", lasting)
+	c.publish("t", 2, 7, "x")
+	c.want(packets.Pubrec)
+	gone := idKey("client\x00gone", 7)
+	if err := s.b.store.Map(mapInbound).Set(t.Context(), map[string][]byte{gone: {1}}); err != nil {
+		t.Fatal(err)
+	}
+	s.restart()
+	eventually(t, "only the other's is left", func() bool {
+		keys := s.b.store.Map(mapInbound).Keys()
+		return len(keys) == 1 && keys[0] == idKey("client\x00c", 7)
+	})
+}

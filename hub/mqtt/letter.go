@@ -162,3 +162,9 @@ func parseNote(b []byte) (n note, err error) {
 	}
 	return n, nil
 }
+
+// left is how long a message has to live, in whole seconds, at least one.
+func left(expires time.Time) uint32 {
+	d := time.Until(expires) + time.Second - 1 // a second counts until it is over
+	return uint32(max(1, d/time.Second))
+}

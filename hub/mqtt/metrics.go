@@ -108,6 +108,11 @@ func (b *Broker) Metrics(emit func(name string, value float64, labels ...string)
 	} {
 		emit(c.name, float64(c.n.Load()))
 	}
+	for way, t := range map[string]*traffic{"in": &b.stats.in, "out": &b.stats.out} {
+		emit("mqtt_packets_total", float64(t.packets.Load()), "direction", way)
+		emit("mqtt_publish_packets_total", float64(t.publishes.Load()), "direction", way)
+		emit("mqtt_bytes_total", float64(t.bytes.Load()), "direction", way)
+	}
 	b.stats.mu.Lock()
 	causes := maps.Clone(b.stats.causes) // emit may block, and the committer counts here
 	b.stats.mu.Unlock()

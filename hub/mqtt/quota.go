@@ -49,7 +49,7 @@ func (b *Broker) tellEvicted() {
 	}
 	b.mu.RUnlock()
 	for _, s := range kept {
-		n := s.feed.q.Stats().Evicted
+		n := s.feed.q.Evicted()
 		s.mu.Lock()
 		lost := n - s.evicted
 		s.evicted = n

@@ -37,7 +37,7 @@ func (b *Broker) recall() error {
 		session, id, ok := cutKey(key, 2)
 		s := b.sessions[session]
 		if !ok || s == nil {
-			b.unreadable(mapInbound, key)
+			b.leftover(mapInbound, key, session, ok)
 			continue
 		}
 		if s.in.ids == nil {
@@ -49,7 +49,7 @@ func (b *Broker) recall() error {
 		session, pos, ok := cutKey(key, 8)
 		s := b.sessions[session]
 		if !ok || s == nil || s.feed.q == nil {
-			b.unreadable(mapOutbound, key)
+			b.leftover(mapOutbound, key, session, ok)
 			continue
 		}
 		p := storage.Position(binary.BigEndian.Uint64([]byte(pos)))
@@ -75,6 +75,17 @@ func (b *Broker) unreadable(m, key string) {
 	b.log.Error("what is remembered of a session cannot be read and is left out", "map", m, "key", key)
 }
 
+// leftover is a packet id without its session. One that was on its way to the disk when
+// its session ended is taken off it now; where the session is there and cannot be read,
+// what belongs to it stays.
+func (b *Broker) leftover(m, key, session string, whole bool) {
+	if _, kept := b.store.Map(mapSessions).Get(session); whole && !kept {
+		b.clerk.note(nil, storage.Change{Map: m, Key: key})
+		return
+	}
+	b.unreadable(m, key)
+}
+
 func (b *Broker) recallSession(key string, v []byte) {
 	var r remembered
 	if err := json.Unmarshal(v, &r); err != nil || r.Born == "" {
@@ -93,7 +104,7 @@ func (b *Broker) recallSession(key string, v []byte) {
 		if s.feed.q != nil {
 			s.feed.high = max(s.feed.high, s.feed.q.Stats().Last)
 		}
-		s.remember()
+		s.remember(nil)
 	}
 	age, _ := b.clock.Age(*s.away)
 	s.until = time.Now().Add(s.expiry - age)

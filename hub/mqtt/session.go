@@ -102,6 +102,9 @@ func (b *Broker) attach(c *conn, key, owner string, clean bool, expiry time.Dura
 		b.sessions[key] = s
 	}
 	c.session = s
+	if !present && s.lasting {
+		c.kept = make(chan error, 1)
+	}
 	s.take(c, expiry)
 	c.rememberWill()
 	return present, nil
@@ -136,7 +139,7 @@ func (s *session) open() {
 	}
 	s.feed.q = s.b.store.Queue(s.lane())
 	s.feed.q.SetPolicy(storage.Policy{MaxBytes: s.b.sessionQuota, Evict: true, Priority: 9})
-	s.evicted = s.feed.q.Stats().Evicted
+	s.evicted = s.feed.q.Evicted()
 }
 
 // ends says whether the session ends with its connection.
@@ -156,7 +159,7 @@ func (s *session) take(c *conn, expiry time.Duration) {
 	_, shares := s.box.clear() // see detach: it may not have come to that yet
 	s.feed.rewind()
 	s.out.rewind()
-	s.remember()
+	s.remember(c.kept)
 	s.mu.Unlock()
 	giveBack(shares)
 	if old != nil {
@@ -164,11 +167,16 @@ func (s *session) take(c *conn, expiry time.Duration) {
 	}
 }
 
-// remember writes down what is to be known of the session after a restart; s.mu is
-// held.
-func (s *session) remember() {
+// remember writes down what is to be known of the session after a restart, and tells
+// kept, which has room or is nil, when it is. s.mu is held.
+func (s *session) remember(kept chan<- error) {
+	done := func(err error) {
+		if kept != nil {
+			kept <- err
+		}
+	}
 	if s.lasting {
-		s.b.clerk.note(nil, jsonChange(mapSessions, s.key, remembered{
+		s.b.clerk.note(done, jsonChange(mapSessions, s.key, remembered{
 			Owner: s.owner, Device: string(s.device), Born: s.born, Expiry: int64(s.expiry / time.Second),
 			Since: s.since, Away: s.away, Sent: s.feed.high,
 		}))
@@ -270,7 +278,7 @@ func (b *Broker) detach(c *conn) {
 		s.until, s.away = time.Now().Add(s.expiry), &now
 		if end = s.expiry == 0; !end {
 			s.feed.rewind()
-			s.remember()
+			s.remember(nil)
 		}
 	}
 	now := s.keepWill(c, mine && !end)
@@ -371,36 +379,4 @@ func (s *session) changed() <-chan struct{} {
 		return nil
 	}
 	return s.feed.q.Changed()
-}
-
-// index puts a subscription into the trees: of all who want messages now, and of those
-// for whom they are kept.
-func (s *session) index(filter string, sub subscription) {
-	s.b.topics.put(filter, s, sub)
-	if s.feed.q != nil {
-		s.b.lasting.put(filter, s, sub)
-	}
-}
-
-func (s *session) unindex(filter string) {
-	if _, _, shared := cutShare(filter); shared || s.device != "" {
-		return
-	}
-	s.b.topics.take(filter, s)
-	if s.feed.q != nil {
-		s.b.lasting.take(filter, s)
-	}
-}
-
-// deliver puts m on its way to the client, unless the session's queue has it.
-func (s *session) deliver(m *message, n note) {
-	if s.feed.q != nil && n.qos > 0 {
-		return
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.subs == nil {
-		return // it has just ended
-	}
-	s.put(&delivery{m: m, qos: n.qos, retain: n.retain, ids: n.ids})
 }

@@ -155,3 +155,35 @@ func grants(hits []hit, mixed bool, from string, qos byte, retain bool) []grant 
 	}
 	return out
 }
+
+// index puts a subscription into the trees: of all who want messages now, and of those
+// for whom they are kept.
+func (s *session) index(filter string, sub subscription) {
+	s.b.topics.put(filter, s, sub)
+	if s.feed.q != nil {
+		s.b.lasting.put(filter, s, sub)
+	}
+}
+
+func (s *session) unindex(filter string) {
+	if _, _, shared := cutShare(filter); shared || s.device != "" {
+		return
+	}
+	s.b.topics.take(filter, s)
+	if s.feed.q != nil {
+		s.b.lasting.take(filter, s)
+	}
+}
+
+// deliver puts m on its way to the client, unless the session's queue has it.
+func (s *session) deliver(m *message, n note) {
+	if s.feed.q != nil && n.qos > 0 {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.subs == nil {
+		return // it has just ended
+	}
+	s.put(&delivery{m: m, qos: n.qos, retain: n.retain, ids: n.ids})
+}
